@@ -32,6 +32,7 @@ def table(one: Mapping[str, Any]) -> Grid:
     record = one["values"]
     told = record["consensus"]
     answers, scores = told.get("answers"), told.get("scores")
+    marked = {"chosen": told["from"], "rejected": told.get("rejected")}
     rows = []
     for at, text in enumerate(told["said"]):
         answer = answers[at] if answers else None
@@ -39,9 +40,9 @@ def table(one: Mapping[str, Any]) -> Grid:
             "who": text["agent"] if text["draw"] == 0 else f"{text['agent']}, draw {text['draw']}",
             "stream": text["stream"], "said": _shown(text["text"]),
             "answer": None if answer is None else _shown(answer),
-            "share": None if answer is None else f"{told['votes'][answer] / told['texts']:.2f}",
+            "share": None if answer is None or "votes" not in told else f"{told['votes'][answer] / told['texts']:.2f}",
             "score": None if not scores or scores[at] is None else f"{scores[at]:.3g}",
-            "chosen": "chosen" if _is(text, told["from"]) else None,
+            "chosen": next((name for name, one in marked.items() if _is(text, one)), None),
         })  # fmt: skip
     columns = [
         Column("who", "who", spare=KEPT), Column("said", "said"), Column("answer", "answer"),

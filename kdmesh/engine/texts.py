@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Tally = dict[str, Any]
 """Of a stream: ``agent``, texts ``written`` and ``kept``, how many were ``dropped`` by reason, steps that were left
 ``empty``, texts of no token (``blank``), those that their writer did not end (``cut``), and where the first of each
-came from."""
+came from; whether they are ``pairs`` that a rule made."""
 PLACE = ("phase", "step", "number")
 """What tells a line of a file from all others."""
 
@@ -50,6 +50,8 @@ def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
     )
     if wrote.rule:
         noted = tally.setdefault("counted", {})
+        if any("rejected" in (line.told or {}) for line in wrote.lines):
+            tally["pairs"] = True
         tally["rule"] = wrote.rule
         for name in (name for line in wrote.lines for name in line.counted):
             noted[name] = noted.get(name, 0) + 1
@@ -119,7 +121,11 @@ def notes(tallies: dict[str, Tally]) -> list[str]:
         found += _rewarded(name, tally["reward"]) if "reward" in tally else []
         if tally["dropped"]:
             said = ", ".join(f"{reason} {number}" for reason, number in sorted(tally["dropped"].items()))
-            found.append(f"{name}: {tally['kept']} of {tally['written']} texts of {agent} were kept; dropped: {said}")
+            kept = f"{name}: {tally['kept']} of {tally['written']}"
+            if "pairs" in tally:
+                found.append(f"{kept} prompts have a pair, by {agent}; none: {said}")
+            else:
+                found.append(f"{kept} texts of {agent} were kept; dropped: {said}")
         if counted := tally.get("counted"):
             said = ", ".join(f"{what} {number}" for what, number in sorted(counted.items()))
             found.append(f"{name}: of {tally['written']} prompts, rule {tally['rule']!r} counted: {said}")
@@ -208,7 +214,7 @@ def records(plan: Plan, wrote: Wrote) -> list[dict[str, Any]]:
     filters = [one.model_dump(mode="json") for one in spec.filters.values()]
     return [
         {
-            **_about(wrote, number, line),
+            **_about(plan, wrote, number, line),
             "producer": _producer(wrote, line),
             **_served(plan, _producer(wrote, line), bool(wrote.rule)),
             "updates": wrote.updates,
@@ -221,7 +227,10 @@ def records(plan: Plan, wrote: Wrote) -> list[dict[str, Any]]:
     ]
 
 
-def _about(wrote: Wrote, number: int, line: Line) -> dict[str, Any]:
+def _about(plan: Plan, wrote: Wrote, number: int, line: Line) -> dict[str, Any]:
+    told = line.told
+    if told is not None and "rejected" in told:
+        told = {**told, "rejected": {**told["rejected"], **_served(plan, told["rejected"]["agent"], chosen=True)}}
     return {
         "prompt": line.prompt,
         "text": line.text,
@@ -236,7 +245,7 @@ def _about(wrote: Wrote, number: int, line: Line) -> dict[str, Any]:
         "step": wrote.step,
         "number": number,
         **({"label": line.label} if line.label else {}),
-        **({} if line.told is None else {"consensus": line.told}),
+        **({} if told is None else {"consensus": told}),
         **({} if line.reward is None and line.dropped != UNKNOWN else {"reward": line.reward}),
         **({"numbers": line.numbers} if line.numbers else {}),
     }

@@ -153,7 +153,7 @@ def _pairs(stream: StreamSpec, registry: Registry, where: str) -> None:
     if stream.pairs and not makes:
         fit = [one.name for one in registry.offers("text_rules") if one.pairs]
         what = f"rule {name!r} rejects none of the texts, so that there are no pairs"
-        raise MeshError(what, where=f"{where}.rule", instead=" or ".join(fit))
+        raise MeshError(what, where=f"{where}.pairs", instead=f"a rule that does: {', '.join(fit)}")
     if stream.pairs and stream.pairs is not True:
         what = f"rule {name!r} says which of the texts is chosen and which rejected, and no filter is asked"
         raise MeshError(what, where=f"{where}.pairs", instead="pairs: true")

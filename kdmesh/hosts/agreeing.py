@@ -14,6 +14,7 @@ from kdmesh.contracts.filter import WrittenText
 from kdmesh.contracts.metric import TextMetric
 from kdmesh.contracts.text_rule import Candidate, Choice
 from kdmesh.errors import FAULTS, MeshError
+from kdmesh.graph.agreed import draws
 from kdmesh.spec import MetricRef, SamplingSpec
 from kdmesh.streams.texts import Texts
 from kdmesh.text.prompts import Asking, ends
@@ -94,7 +95,8 @@ class Agreeing:
         except FAULTS as error:
             host.registry.attribute_error("text_rules", name, error, f"to be made for {self._stream!r}", where)
         try:
-            texts = [one.name for one in self._sources for _ in range(host.streams[one.name].draws)]
+            spec = host.plan.spec.streams  # in the trial each stream has one text to a prompt
+            texts = [one.name for one in self._sources for _ in range(draws(spec[one.name]))]
             rule.setup(host.table.columns.keys(), texts, list(self._read))
         except ValueError as error:
             raise MeshError(str(error), where=where, instead="a setting that fits the mesh") from None

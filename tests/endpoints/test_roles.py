@@ -35,23 +35,26 @@ def says(prompt, number, body):
 
 
 def judged(url):
-    """Two agents answer, an endpoint says which answer is better, and a student learns that."""
+    """Two agents answer, an endpoint says in both orders which answer is better, and a student learns the better one,
+    and what one of them says of both."""
     fields = written(url)
     small = {"model": llama(8, vocabulary=None), "update": "frozen"}
     fields["agents"] |= {"a": small, "b": {**small, "seed": 1}}
     how = {"prompts": "train", "refresh": "once", "sampling": {"max_new_tokens": 3}}
+    judge = {**how, "generated_by": "gpt", "template": "{{ prompt }}/{{ one.text }}/{{ two.text }}"}
+    orders = {
+        "consensus_of": ["first", "second"], "reads": {"shown": "shown", "turned": "turned"},
+        "rule": {"best_of": {"verdict": "[0-9]", "names": {"shown": ["1", "2"], "turned": ["2", "1"]}, "least": 2}},
+    }  # fmt: skip
     fields["streams"] = {
         "first": {**how, "generated_by": "a"},
         "second": {**how, "generated_by": "b"},
-        "verdicts": {
-            **how, "generated_by": "gpt", "reads": {"one": "first", "two": "second"},
-            "template": "{{ prompt }}/{{ one.text }}/{{ two.text }}",
-        },
-        "w": {
-            "consensus_of": ["first", "second"], "reads": {"judge": "verdicts"},
-            "rule": {"best_of": {"verdict": "[0-9]", "names": ["1", "2"]}},
-        },
-    }  # fmt: skip
+        "shown": {**judge, "reads": {"one": "first", "two": "second"}},
+        "turned": {**judge, "reads": {"one": "second", "two": "first"}},
+        "w": orders,
+        "pairs": {**orders, "pairs": True},
+    }
+    fields["flows"].append({"from": "a", "to": "s", "objective": "kl", "stream": "pairs", "refresh": "step"})
     return fields
 
 

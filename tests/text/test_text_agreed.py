@@ -76,6 +76,38 @@ def test_the_best_is_that_of_the_highest_score_or_of_the_most_verdicts() -> None
     assert (nothing.chosen, nothing.why, nothing.counted) == (None, "no verdict", ["verdicts outside the form"])
 
 
+@pytest.mark.parametrize(
+    ("shown", "turned", "chosen", "why"),
+    [
+        ("A", "B", 0, ""),
+        ("B", "A", 1, ""),
+        ("A", "A", None, "verdicts differ"),  # whatever stands first
+        ("B", "B", None, "verdicts differ"),
+        ("A", "hm", None, "too few verdicts"),
+        ("C", "hm", None, "no verdict"),
+    ],
+)
+def test_a_judge_that_is_asked_in_both_orders_must_agree(shown: str, turned: str, chosen: int | None, why: str) -> None:
+    orders = {"names": {"shown": ["A", "B"], "turned": ["B", "A"]}, "least": 2, "verdict": "[A-Z]"}
+    found = best(texts("a", "b"), {"shown": [shown], "turned": [turned]}, **orders)
+    assert (found.chosen, found.why) == (chosen, why)
+    assert found.rejected == (None if chosen is None else 1 - chosen)
+    assert len(found.counted) == (shown, turned).count("hm") + (shown, turned).count("C")
+
+
+def test_what_is_rejected_is_the_first_of_the_worst() -> None:
+    scored = best(texts("a", "b", "c", "d", scores=(0.5, None, 0.1, 0.1)))
+    assert (scored.chosen, scored.rejected) == (0, 2)
+    alike = best(texts("a", "b", scores=(0.5, 0.5)))
+    assert (alike.chosen, alike.rejected, alike.why) == (0, None, "equally good")
+    judged = best(texts("a", "b", "c"), {"one": ["2", "2", "1"]}, verdict="[0-9]")
+    assert (judged.chosen, judged.rejected) == (1, 2)
+    found = voted("so 4", "is 3", "", "it is 3.0", numeric=True)
+    assert (found.chosen, found.rejected) == (1, 0)
+    whole = voted("3", "is 3", "hm", numeric=True)
+    assert (whole.chosen, whole.rejected, whole.why) == (0, None, "no dissent")
+
+
 def test_the_long_form_says_where_it_is_made_and_is_valid_itself() -> None:
     long = draw(parse(agreed("2 steps")), registry())
     one = long.streams["rollouts"]
@@ -170,7 +202,32 @@ REFUSED = [
      "streams.judged.rule.best_of.metric", "is no mean over texts"),
     (with_streams(judged={**JUDGED, "rule": {"best_of": {"metric": "rouge_l"}}}), "streams.judged.rule",
      "are not looked at"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "names": {"judeg": ["x", "y"]}}}}),
+     "streams.judged.rule", "it has names for judeg, and the stream reads judge"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "names": {"judge": ["x", "y", "z"]}}}}),
+     "streams.judged.rule", "3 names for 2 texts (first, second)"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "names": {"judge": ["x", "x"]}}}}),
+     "streams.judged.rule.best_of", "two texts of one name"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "least": 0.5}}}),
+     "streams.judged.rule.best_of", "how many a text needs"),
 ]  # fmt: skip
+
+
+def test_every_text_of_a_stream_has_a_name() -> None:
+    """Also in the trial of `check`, in which each stream has one."""
+    names = {"verdict": "[0-9]", "names": ["1", "2", "3", "4"]}
+    streams = {name: {**one, "refresh": "once"} if "generated_by" in one else one for name, one in STREAMS.items()}
+    for name in ("first", "second"):
+        streams[name] = {**streams[name], "generated_by": "t", "sampling": {"max_new_tokens": 3, "samples": 2}}
+    streams["verdicts"] = {
+        **streams["verdicts"], "generated_by": "t", "template": "{{ a.texts[0] }}{{ b.texts[1] }}{{ prompt }}"
+    }  # fmt: skip
+    streams["judged"] = {**streams["judged"], "rule": {"best_of": names}}
+    fields = {**agreed(), "streams": streams}
+    examine(make_plan(parse(fields), registry()))
+    streams["judged"] = {**streams["judged"], "rule": {"best_of": {**names, "names": ["1", "2"]}}}
+    with pytest.raises(MeshError, match="2 names for 4 texts"):
+        examine(make_plan(parse(fields), registry()))
 
 
 @pytest.mark.parametrize(("fields", "where", "what"), REFUSED, ids=[what for *_, what in REFUSED])
@@ -212,6 +269,8 @@ class Odd(TextRule):
         (Choice(None), "abstains without saying why"),
         (Choice(0, told={"x": {1, 2}}), "not plain data"),
         (Choice(0, counted=[""]), "not named in words"),
+        (Choice(0, rejected=4), "it rejected 4 among 4 texts"),
+        (Choice(0, rejected=0), "it rejected text 0, which it chose"),
         (KeyError("x"), "KeyError"),
     ],
     ids=str,

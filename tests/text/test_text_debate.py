@@ -57,6 +57,36 @@ def test_it_draws_rounds_in_which_each_reads_the_others() -> None:
     assert {flow.stream for flow in long.flows} == {"debate"}
 
 
+PAIRS = {"teach": "pairs", "pairs": "vote", "reference": "t", "objective": "kl"}
+
+
+def test_pairs_are_of_all_that_was_said_and_compared_with_a_reference() -> None:
+    spec = draw(parse(debate(**PAIRS)), registry())
+    last = spec.streams["debate"]
+    assert last.consensus_of == [f"debate.{turn}.{name}" for turn in range(2) for name in "tus"]
+    assert last.pairs is True and last.rule is not None and last.rule.name == "vote" and not last.measured
+    (flow,) = spec.flows
+    assert (flow.from_, flow.to, flow.stream) == (["t"], ["s"], "debate")
+    measured = [name for name, one in spec.streams.items() if one.measured]
+    assert measured == ["debate.answer", "debate.vote", *(f"debate.self.{name}" for name in "tus")]
+    closing = spec.streams["debate.answer"].rule
+    assert closing is not None and closing.config == {"pattern": "[0-9]", "ties": "first"}
+    alone = draw(parse({**debate(**PAIRS, rule=None), "metrics": [], "text": {}}), registry())
+    assert not any("answer" in name or one.measured for name, one in alone.streams.items())
+
+
+def test_the_winning_side_is_chosen_over_what_dissents(tmp_path: Path) -> None:
+    fields = {**debate(**{**PAIRS, "pairs": {"vote": {"pattern": "[0-9]"}}}, rule=None), "metrics": [], "text": {}}
+    summary, folder, _ = run_once(Request(parse(fields), "inline", out=tmp_path))
+    tally = summary["streams"]["debate"]
+    assert tally["kept"] and summary["agents"]["s"]["updates"] > 0
+    last = [f"debate.{turn}.{name}" for turn in range(2) for name in "tus"]
+    lines = map(json.loads, (folder.root / "streams" / "debate.jsonl").read_text().splitlines())
+    for line in (line for line in lines if line["kept"]):
+        answers, rejected = line["consensus"]["answers"], line["consensus"]["rejected"]
+        assert answers[last.index(rejected["stream"])] not in (None, line["consensus"]["answer"])
+
+
 def test_a_transcript_is_all_that_was_said_and_what_the_vote_chose(tmp_path: Path) -> None:
     fields = {**debate(teach="transcript", between="="), "metrics": [], "text": {}}
     summary, folder, _ = run_once(Request(parse(fields), "inline", out=tmp_path))
@@ -152,6 +182,12 @@ REFUSED = [
     (debate(sampling={"samples": 2}), "connect.0.debate.sampling.samples", "one text a round"),
     (debate(practice="{{ prompt }}"), "connect.0.debate.practice", "no debater learns"),
     (debate(rule="median"), "connect.0.debate.rule", "median"),
+    (debate(teach="pairs"), "connect.0.debate.pairs", "`teach: pairs` needs `pairs`"),
+    (debate(reference="t"), "connect.0.debate.reference", "`reference` is for `teach: pairs`"),
+    (debate(**{**PAIRS, "objective": None}), "connect.0.debate.objective", "`teach: pairs` needs `objective`"),
+    (debate(**{**PAIRS, "reference": "x"}), "connect.0.debate.reference", "unknown agent 'x'"),
+    (debate(**{**PAIRS, "pairs": "joined"}), "connect.0.debate.pairs", "rejects none of the texts"),
+    ({**debate(**PAIRS), "metrics": [], "text": {}}, "connect.0.debate.rule", "nothing is measured"),
     ({**alone(), "metrics": [], "text": {}}, "streams.t_says.measured", "no metric of this mesh is of written texts"),
     (alone(few={"size": 3, "measured": True}), "streams.few.measured", "has no prompts to answer"),
     ({**alone(few={"of": "transfer", "private": True}), "data": {**alone()["data"], "transfer": 2}},

@@ -1,4 +1,4 @@
-"""Pairs that are made of what an agent writes: which text is chosen and which rejected, and what is refused."""
+"""Pairs that are made of what agents write: which text is chosen and which rejected, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from text_meshes import llama
 
 from kdmesh import MeshError
+from kdmesh.builtin.datasets.written import written as dataset
 from kdmesh.contracts.filter import WrittenText
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -20,7 +21,7 @@ from kdmesh.errors import RunFailed
 from kdmesh.filters import Filter
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
-from kdmesh.hosts.rollouts import row
+from kdmesh.hosts.rollouts import Rollouts, row
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams.tokens import Encoded, side_by_side
@@ -196,3 +197,126 @@ def test_what_makes_no_pairs_is_refused(name: str) -> None:
     fields, told = REFUSED[name]
     with pytest.raises(MeshError, match=told):
         refuse_unrun(make_plan(parse(fields), registry()), registry(), None)
+
+
+def of_several(**pairs: Any) -> dict[str, Any]:
+    """The same student on pairs of what two teachers of unlike tokenizers say, one of them twice."""
+    fields = mesh()
+    how = {"prompts": "train", "refresh": "epoch", "sampling": {"max_new_tokens": 3}}
+    fields["agents"]["u"] = {"model": llama(16, vocabulary=270), "update": "frozen"}
+    match = {"match": "[0-4]"}
+    given = {"rule": {"best_of": {"metric": {"pattern": match}, "least": 1}}, "pairs": True, **pairs}
+    fields["streams"] = {
+        "one": {**how, "generated_by": "t"},
+        "other": {**how, "generated_by": "u"},
+        "again": {**how, "generated_by": "t", "reads": {"a": "other"}, "template": "{{ a.text }}={{ prompt }}"},
+        "made": {"consensus_of": ["one", "other", "again"], **given},
+    }
+    return {**fields, "text": {"max_length": 40}}
+
+
+def lines_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    (path,) = folder.glob(f"*/*/streams/{name}.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def test_a_rule_makes_pairs_of_the_texts_of_several_writers(tmp_path: Path) -> None:
+    """The first right one over the first wrong one, as a count of the files says; who said which stands beside it."""
+    summary, folder, _ = run_once(Request(parse(of_several()), backend="inline", out=tmp_path))
+    said: dict[tuple[int, int], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for name in ("one", "other", "again"):
+        for line in lines_of(tmp_path, name):
+            said[line["step"], line["sample"]][name] = line
+    kept, why = 0, defaultdict(int)
+    crossed = set()
+    for line in lines_of(tmp_path, "made"):
+        texts = said[line["step"], line["sample"]]
+        right = {name: any(sign in one["text"] for sign in "01234") for name, one in texts.items()}
+        first = {value: next((name for name, one in right.items() if one is value), None) for value in (True, False)}
+        if None in first.values():
+            why["too low" if first[True] is None else "equally good"] += 1
+            assert line["dropped"] == ("too low" if first[True] is None else "equally good")
+            continue
+        kept += 1
+        chosen, rejected = (texts[str(first[value])] for value in (True, False))
+        assert line["kept"] and (line["text"], line["producer"]) == (chosen["text"], chosen["producer"])
+        assert line["consensus"]["rejected"] == {
+            "stream": first[False], "agent": rejected["producer"], "draw": 0, "text": rejected["text"], "served": None,
+        }  # fmt: skip
+        crossed.add((chosen["producer"], rejected["producer"]))
+    tally = summary["streams"]["made"]
+    assert (tally["kept"], tally["dropped"]) == (kept, why) and kept > 3 and {("t", "u"), ("u", "t")} <= crossed
+    assert any(f"made: {kept} of 32 prompts have a pair, by rule 'best_of'" in note for note in summary["notes"])
+    path = folder.root / "streams" / "made.jsonl"
+    table = dataset(str(path))
+    pairs = [line for line in lines_of(tmp_path, "made") if line["kept"]]
+    assert [(one.text, one.rejected) for one in table.texts] == [
+        (line["text"], line["consensus"]["rejected"]["text"]) for line in pairs if line["tokens"]
+    ]
+
+
+def test_filters_see_both_texts_of_a_pair(tmp_path: Path) -> None:
+    fields = of_several(keep=[{"pattern": {"without": "[5+]"}}])
+    run_once(Request(parse(fields), backend="inline", out=tmp_path))
+    found = set()
+    for line in lines_of(tmp_path, "made"):
+        rejected = line["consensus"].get("rejected")
+        if rejected is not None:
+            found.add(line["dropped"])
+            out = [any(sign in text for sign in "5+") for text in (line["text"], rejected["text"])]
+            assert line["dropped"] == ("pattern" if out[0] else "pattern, of the rejected" if out[1] else None)
+    assert found == {None, "pattern", "pattern, of the rejected"}
+
+
+def test_a_batch_has_what_was_rejected_once(tmp_path: Path) -> None:
+    """Pairs are what batches count, and every one of an epoch is read once, with both its texts."""
+    seen: list[tuple[list[int], int]] = []
+    inner = Rollouts.batch
+
+    def batch(self: Rollouts, step: int, size: int, drop_last: bool) -> Any:
+        found = inner(self, step, size, drop_last)
+        if self.stream.name == "made" and found is not None and self._prompt is not None:
+            seen.append((found.x.pairs[:, 0].unique().tolist(), len(found.at)))
+            assert {*map(tuple, found.x.pairs[:, :2].tolist())} == {
+                (pair, which) for pair in range(len(found.at)) for which in (0, 1)
+            }
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rollouts, "batch", batch)
+        run_once(Request(parse(of_several()), backend="inline", out=tmp_path))
+    kept = sum(line["kept"] for line in lines_of(tmp_path, "made"))
+    assert kept and sum(size for _, size in seen) % kept == 0 and all(size <= 8 for _, size in seen)
+
+
+REFUSED_OF_SEVERAL: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a rule that rejects none": (of_several(rule="joined"), "pairs", "rule 'joined' rejects none of the texts"),
+    "a filter beside a rule": (of_several(pairs=DIGIT), "pairs", "no filter is asked"),
+    "measured": ({**of_several(measured=True), "metrics": ["exact_match"]}, "measured", "`measured` says nothing"),
+    "a reward": (of_several(reward=["exact_match"]), "reward", "`reward` says nothing"),
+    "mixed": (of_several(mix={"of": "train", "share": 0.5}), "mix", "which are mixed in, are no pairs"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_OF_SEVERAL)
+def test_what_makes_no_pairs_of_several_is_refused(name: str) -> None:
+    fields, field, told = REFUSED_OF_SEVERAL[name]
+    with pytest.raises(MeshError, match=told) as caught:
+        refuse_unrun(make_plan(parse(fields), registry()), registry(), None)
+    assert caught.value.where == f"streams.made.{field}" and caught.value.instead
+
+
+def test_a_stream_of_pairs_is_read_by_none() -> None:
+    fields = of_several()
+    how = fields["streams"]["one"]
+    fields["streams"]["more"] = {**how, "reads": {"a": "made"}, "template": "{{ a.text }}{{ prompt }}"}
+    with pytest.raises(MeshError, match="'made' has pairs of texts, and 'more' reads one") as caught:
+        refuse_unrun(make_plan(parse(fields), registry()), registry(), None)
+    assert caught.value.where == "streams.more.reads.a"
+
+
+def test_where_no_prompt_has_a_pair_the_stage_ends() -> None:
+    fields = of_several(rule={"best_of": {"metric": {"pattern": {"match": "never"}}, "least": 1}})
+    with pytest.raises(RunFailed, match=r"rule 'best_of' chose and that is kept \(too low 32\)") as caught:
+        run_once(Request(parse(fields), backend="inline"))
+    assert caught.value.where == "streams.made"

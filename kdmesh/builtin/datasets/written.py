@@ -52,8 +52,8 @@ def written(
     ``dropped``: also these. ``test_path``: a file of the official test split, another stream's or one of `jsonl`, whose
     lines need `prompt` and `text` alone. Columns say which sample and draw of the earlier run each answers, and who
     wrote it at which step after how many updates; of what a rule chose of several also its `answer`, the `share` of
-    texts that agree, and the `rule`. ``entry``, ``round``, ``store``: in place of ``path`` what a rule chose, from the
-    store; see :class:`WrittenConfig`.
+    texts that agree, and the `rule`. Where a rule made pairs the other text is the sample's rejected one. ``entry``,
+    ``round``, ``store``: in place of ``path`` what a rule chose, from the store; see :class:`WrittenConfig`.
     """
     where = f"{WHERE}.path"
     if path is None:
@@ -92,7 +92,7 @@ def written(
         for part in parts:
             has_columns(part, label)
         y, classes, names = labels_of(parts, label, None)
-        samples = [replace(one, prompt=None) for one in samples]
+        samples = [replace(one, prompt=None, rejected=None) for one in samples]
     if any("reward" in one for one in rows.cells):
         worth = ["" if one.get("reward") is None else str(one["reward"]) for one in rows.cells]
         columns["reward"] = worth + [""] * (len(samples) - len(worth))
@@ -164,6 +164,11 @@ def _sample(rows: Rows, number: int) -> Sample:
         if not isinstance(cells.get(name), str):
             what = f"{rows.at(number, name)}: it is no text"
             raise MeshError(what, where=rows.where, instead="text in every row")
+    told = cells.get("consensus")
+    rejected = told.get("rejected") if isinstance(told, dict) and cells.get("kept") is True else None
     return Sample(
-        cells["text"], prompt=cells["prompt"], at=f"{getattr(rows.path, 'name', 'the store')}, {rows.line(number)}"
+        cells["text"],
+        prompt=cells["prompt"],
+        at=f"{getattr(rows.path, 'name', 'the store')}, {rows.line(number)}",
+        rejected=str(rejected["text"]) if isinstance(rejected, dict) else None,
     )

@@ -11,6 +11,9 @@ on the last one:
     flows:
       - {from: labels, to: student, stream: debate, objective: ce}
 
+With ``teach: pairs`` the last stream has pairs of all that was said in any round, as the rule ``pairs`` makes them, and
+students compare them with a ``reference``: a right answer over a wrong one, say, taught by DPO.
+
 Where the mesh has metrics of texts, it is measured beside what it is to beat: the vote without debate, and each
 debater's vote with itself, of as many texts as the debate takes.
 """
@@ -23,12 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.builtin.strategies import _common
 from kdmesh.errors import MeshError
-from kdmesh.spec import SamplingSpec, StreamSpec
+from kdmesh.spec import SamplingSpec, StreamSpec, TextRuleRef
 
 if TYPE_CHECKING:
     from kdmesh.builtin.strategies._common import LabelWeight, Weight
     from kdmesh.graph.canvas import Canvas
-    from kdmesh.spec import FilterRef, ObjectiveRef, TextRuleRef
+    from kdmesh.spec import FilterRef, ObjectiveRef
 
 OTHERS, OWN = "{{ others }}", re.compile(r"\bown\b")
 
@@ -41,8 +44,10 @@ class Debate:
     student: list[str] | None
     students: list[str] | None
     rounds: int
-    rule: TextRuleRef
+    rule: TextRuleRef | None
     teach: str
+    pairs: TextRuleRef | None
+    reference: str | None
     template: str
     between: str
     practice: str | None
@@ -73,22 +78,32 @@ class Debate:
                 for at, name in enumerate(debaters)
             ])  # fmt: skip
         measured = canvas.measures_texts
-        closed = {"rule": self.rule, "measured": measured}
+        closed = {"rule": self.closing, "measured": measured}
         learned: dict[str, Any] = {"keep": self.keep, "history": self.history}
-        whole = self.teach == "transcript"
-        last = canvas.stream(
-            "debate.answer" if whole else "debate",
-            {"consensus_of": turns[-1], **closed, **({} if whole else learned)},
-        )
-        if whole:
-            every = [name for turn in turns for name in turn]
+        every = [name for turn in turns for name in turn]
+        winner = self.teach == "winner"
+        if winner or measured or self.teach == "transcript":
+            name, more = ("debate", learned) if winner else ("debate.answer", {})
+            last = canvas.stream(name, {"consensus_of": turns[-1], **closed, **more})
+        if self.teach == "transcript":
             rule = {"joined": {"between": self.between}}
             last = canvas.stream("debate", {"consensus_of": [*every, last], "rule": rule, **learned})
+        if self.teach == "pairs":
+            last = canvas.stream("debate", {"consensus_of": every, "rule": self.pairs, "pairs": True, **learned})
         if measured:
             self._compare(canvas, debaters, turns[0], common)
         self._practise(canvas, [name for name in debaters if name not in students])
         canvas.labels(students, self.labels, stream=self.labels_stream)
-        canvas.labels(students, self.weight, stream=last, objective=self.objective)
+        if self.reference is None:
+            canvas.labels(students, self.weight, stream=last, objective=self.objective)
+        else:
+            loss = {"objective": self.objective, "weight": self.weight}
+            canvas.flow(self.reference, students, stream=last, **loss)
+
+    @property
+    def closing(self) -> TextRuleRef:
+        """By what rule the debate closes."""
+        return self.rule or TextRuleRef(name="vote")
 
     def _asked(self, name: str, at: int, before: list[str]) -> dict[str, Any]:
         """What a debater is asked: the prompt, after its role; later with what it reads of the round before."""
@@ -115,7 +130,7 @@ class Debate:
 
     def _compare(self, canvas: Canvas, debaters: list[str], first: list[str], common: dict[str, Any]) -> None:
         """Streams that are measured alone: nobody learns them."""
-        closed: dict[str, Any] = {"rule": self.rule, "measured": True}
+        closed: dict[str, Any] = {"rule": self.closing, "measured": True}
         if self.rounds:
             canvas.stream("debate.vote", {"consensus_of": first, **closed})
         count = len(debaters) * (self.rounds + 1)
@@ -128,6 +143,7 @@ class Debate:
     def _refuse(self, canvas: Canvas, debaters: list[str]) -> None:
         """Refuse a debate of one, templates that read nobody, and roles of others."""
         where = canvas.where
+        self._refuse_pairs(canvas)
         if len(debaters) < 2:
             raise MeshError("one agent debates with nobody", where=f"{where}.debaters", instead="two agents, or more")
         if self.rounds and OTHERS not in self.template:
@@ -143,3 +159,19 @@ class Debate:
         if self.sampling.samples > 1:
             what = "each debater says one text a round"
             raise MeshError(what, where=f"{where}.sampling.samples", instead="leave it out")
+
+    def _refuse_pairs(self, canvas: Canvas) -> None:
+        """Refuse what is for pairs alone, pairs that nothing makes, and a rule that closes what nobody measures."""
+        where = canvas.where
+        needed = {"pairs": "a rule that rejects texts, as best_of", "reference": "an agent", "objective": "dpo"}
+        for name, instead in needed.items():
+            given = getattr(self, name) is not None
+            if self.teach == "pairs" and not given:
+                raise MeshError(f"`teach: pairs` needs `{name}`", where=f"{where}.{name}", instead=instead)
+            if self.teach != "pairs" and given and name != "objective":
+                raise MeshError(f"`{name}` is for `teach: pairs`", where=f"{where}.{name}", instead="leave it out")
+        if self.reference is not None:
+            canvas.names(self.reference, "reference")
+        if self.teach == "pairs" and self.rule is not None and not canvas.measures_texts:
+            what = "pairs are made by `pairs`, and nothing is measured that a rule would close"
+            raise MeshError(what, where=f"{where}.rule", instead="leave it out, or metrics: [numeric_answer]")

@@ -156,9 +156,15 @@ class DebateConfig(_OfLabels):
     student: Names | None = Field(None, description="one or many agents that learn what it comes to")
     students: Names | None = Field(None, description="the same as `student`; debaters may be among them")
     rounds: int = Field(1, ge=0, le=20, description="how often each reads the others and answers anew; 0: a vote alone")
-    rule: TextRuleRef = Field(TextRuleRef(name="vote"), description="a rule over texts, by which the debate closes")
-    teach: Literal["winner", "transcript"] = Field(
-        "winner", description="what is learned: the text that the rule chose, or all that was said, and that"
+    rule: TextRuleRef | None = Field(None, description="a rule over texts, by which the debate closes; by default vote")
+    teach: Literal["winner", "transcript", "pairs"] = Field(
+        "winner", description="what is learned: the text that the rule chose, all that was said, and that, or pairs"
+    )
+    pairs: TextRuleRef | None = Field(
+        None, description="teach pairs: a rule that says which of all that was said is chosen, and which rejected"
+    )
+    reference: str | None = Field(
+        None, description="teach pairs: the agent with which `objective` compares students, DPO's reference say"
     )
     template: str = Field(
         "{{ prompt }}\nOthers answered:\n{{ others }}\nAnswer again.\n",

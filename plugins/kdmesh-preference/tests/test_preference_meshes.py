@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,21 @@ from kdmesh.engine import teach
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.filters import Candidate, WrittenText
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.testing.run_mesh import shared_ray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kdmesh_preference.declared import Declared
+from kdmesh_preference.right_over_wrong import RightOverWrong
+
 MESHES = Path(__file__).parents[1] / "meshes"
 CONFIG = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
           "num_key_value_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16}  # fmt: skip
 MODEL = {"hf": {"config": CONFIG, "tokenizer": {"characters": {}}}}
+LONGER = {"hf": {"config": {**CONFIG, "max_position_embeddings": 24}, "tokenizer": {"characters": {}}}}
 PAIRS: dict[str, Any] = {"pairs": {"of": "train", "pairs": True}}
 SUMS = {"dataset": {"sums": {"below": 6, "wrong": True}}}
 
@@ -52,7 +59,8 @@ def made_by_agents() -> dict[str, Any]:
     """The same student on pairs that agents make.
 
     Right over wrong of one teacher, the best over the worst of another by verifiers, and, of the student's own texts,
-    what a judge finds likeliest over what it finds least likely.
+    what a judge finds likeliest over what it finds least likely. Of what teacher and student say: one over the other,
+    right over wrong once each has heard the other, and what the judge names in one order or another.
     """
     sampling = {"max_new_tokens": 3, "samples": 5}
     written: dict[str, Any] = {"prompts": "train", "sampling": sampling}
@@ -62,15 +70,36 @@ def made_by_agents() -> dict[str, Any]:
         "best": {"generated_by": "r", "refresh": "once", **written, "reward": verifiers, "pairs": "best"},
         "judged": {"generated_by": "s", "refresh": "2 steps", **written, "pairs": {"likeliest": {"of": "j"}}},
     }
+    one: dict[str, Any] = {"prompts": "train", "sampling": {"max_new_tokens": 3}, "refresh": "2 steps"}
+    heard = "{{ a.text }}={{ b.text }}={{ prompt }}"
+    streams |= {
+        "said": {**one, "generated_by": "t", "refresh": "once"},
+        "own": {**one, "generated_by": "s"},
+        "again": {**one, "generated_by": "s", "reads": {"a": "own", "b": "said"}, "template": heard},
+        "ab": {**one, "generated_by": "j", "reads": {"a": "own", "b": "said"}, "template": heard},
+        "ba": {**one, "generated_by": "j", "reads": {"a": "said", "b": "own"}, "template": heard},
+        "over": {"consensus_of": ["own", "said"], "rule": {"declared": {"chosen": "said", "rejected": "own"}}},
+        "argued": {"consensus_of": ["own", "said", "again"], "rule": {"right_over_wrong": {"numeric": True}}},
+        "named": {
+            "consensus_of": ["own", "said"],
+            "reads": {"ab": "ab", "ba": "ba"},
+            "rule": {"best_of": {"verdict": "[0-9]", "names": {"ab": ["0", "1"], "ba": ["1", "0"]}}},
+        },
+    }
+    for name in ("over", "argued", "named"):
+        streams[name]["pairs"] = True
     fields = mesh(streams=streams)
+    fields["text"] = {"max_length": 24}
+    fields["agents"] = {name: {"model": LONGER} for name in fields["agents"]}
     distilled = {"dpo_distilled": {"beta": 0.5}}
-    fields["agents"]["j"] = {"model": MODEL, "update": "frozen"}
+    fields["agents"]["j"] = {"model": LONGER, "update": "frozen"}
     fields["flows"][2:] = [
         {"from": "labels", "to": "t", "objective": "ce"},
         {"from": "r", "to": "s", "stream": "right", "objective": {"dpo": {"beta": 0.5}}},
         {"from": "t", "to": "s", "stream": "best", "objective": distilled},
-        {"from": "r", "to": "s", "stream": "judged", "objective": {"dpo": {"beta": 0.5}}},
-    ]
+        *({"from": "r", "to": "s", "stream": name, "objective": {"dpo": {"beta": 0.5}}}
+          for name in ("judged", "over", "argued", "named")),
+    ]  # fmt: skip
     return fields
 
 
@@ -148,6 +177,22 @@ def test_a_mesh_of_the_package_runs(name: str) -> None:
     assert result["student"].weights_sha256 != result["base"].weights_sha256
 
 
+def test_a_debate_gives_pairs_of_right_over_wrong(tmp_path: Path) -> None:
+    made = read_mesh(str(MESHES / "preference-debate.yaml")).dump()
+    made["data"] = {"dataset": {"sums": {"below": 6}}}
+    made["streams"]["few"]["size"] = 12
+    made["train"]["epochs"] = 4
+    result = Mesh(**made).run(backend="inline", out=tmp_path)
+    (path,) = tmp_path.glob("*/*/streams/debate.jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    kept = [line["consensus"] for line in lines if line["kept"]]
+    assert kept and {line["dropped"] for line in lines} <= {None, "all right", "all wrong", "no answer"}
+    for one in kept:
+        for side in (one["from"], one["rejected"]):
+            assert re.fullmatch(rf"debate\.[01]\.{side['agent']}", side["stream"])
+    assert result["student"].weights_sha256 != result["base"].weights_sha256
+
+
 def test_figures_of_pairs_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     """Of the exported folders, by transformers alone, each answer by itself."""
     metrics = [{"pair_margin": {"of": "r"}}, {"pair_accuracy": {"of": "r"}}]
@@ -204,6 +249,114 @@ def test_one_that_cuts_texts_into_other_tokens_is_refused_by_name(teacher: str) 
 def test_a_pair_that_is_longer_than_the_context_is_named() -> None:
     with pytest.raises(MeshError, match=r"agents\.s: \d\+\d, rejected answer.* is cut away .* in the pairs of 'pairs'"):
         examine(make_plan(parse(mesh(text={"max_length": 5})), registry()))
+
+
+def argued(**rule: Any) -> dict[str, Any]:
+    """Pairs of what the teacher and the reference say, by a rule of this package."""
+    how = {"prompts": "train", "refresh": "once", "sampling": {"max_new_tokens": 3}}
+    streams = {
+        "one": {**how, "generated_by": "t"},
+        "other": {**how, "generated_by": "r"},
+        "pairs": {"consensus_of": ["one", "other"], "pairs": True, "rule": rule},
+    }
+    flows = [*mesh()["flows"][:3], {"from": "labels", "to": "t", "objective": "ce"}]
+    return mesh(streams=streams, flows=flows)
+
+
+OF_TEXTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "another stream": (
+        argued(declared={"chosen": "one", "rejected": "pairs"}), "streams.pairs.rule", "'pairs' is none of the streams"
+    ),
+    "itself": (argued(declared={"chosen": ["other", "one"], "rejected": "one"}), "streams.pairs.rule.declared",
+               "'one' would be chosen over itself"),
+    "twice": (argued(declared={"chosen": ["one", "one"], "rejected": "other"}), "streams.pairs.rule.declared", "twice"),
+    "no column": (argued(right_over_wrong={"column": "answr"}), "streams.pairs.rule", "no column 'answr'"),
+    "no pattern": (argued(right_over_wrong={"pattern": "("}), "streams.pairs.rule.right_over_wrong.pattern",
+                   "no regular expression"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_a_rule_that_cannot_make_pairs_is_refused(name: str) -> None:
+    fields, where, told = OF_TEXTS[name]
+    with pytest.raises(MeshError, match=told) as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == where
+
+
+def test_several_texts_of_one_stream_have_no_declared_order() -> None:
+    fields = argued(declared={"chosen": "one", "rejected": "other"})
+    fields["streams"]["one"]["sampling"] = {"max_new_tokens": 3, "samples": 2}
+    with pytest.raises(MeshError, match="'one' has several texts to a prompt"):
+        examine(make_plan(parse(fields), registry()))
+    fields["streams"]["one"] = fields["streams"]["third"] = fields["streams"]["other"]
+    fields["streams"]["pairs"]["consensus_of"] = ["third", "other", "one"]
+    with pytest.raises(MeshError, match="texts of 'third' are neither chosen nor rejected"):
+        examine(make_plan(parse(fields), registry()))
+
+
+def test_a_rule_for_pairs_alone_needs_them() -> None:
+    fields = argued(right_over_wrong={"numeric": True})
+    del fields["streams"]["pairs"]["pairs"]
+    fields["flows"][2] = {"from": "labels", "to": "s", "stream": "pairs", "objective": "ce"}
+    with pytest.raises(MeshError, match="one is learned of a stream without pairs") as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert (caught.value.where, caught.value.instead) == ("streams.pairs.rule", "pairs: true, or best_of")
+
+
+def test_right_is_what_the_data_answer_to_every_prompt(tmp_path: Path) -> None:
+    fields = argued(right_over_wrong={"numeric": True})
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps({"q": f"{one}+1=", "known": str(one + 1)}) for one in range(20)))
+    fields["data"] = {"dataset": {"text": {"path": str(path), "prompt": "q"}}, "validation": 0, "test": 0}
+    fields["flows"] = [flow for flow in fields["flows"] if flow["from"] != "labels"]
+    for name in "rt":
+        fields["agents"][name]["update"] = "frozen"
+    with pytest.raises(MeshError, match="line 1 has no answer, and rule 'right_over_wrong' compares with it") as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == "streams.pairs.rule" and "column: COLUMN" in str(caught.value.instead)
+    fields["streams"]["pairs"]["rule"] = {"right_over_wrong": {"numeric": True, "column": "known"}}
+    examine(make_plan(parse(fields), registry()))
+
+
+def said(*words: str, known: str = "3") -> list[Candidate]:
+    """One text of each of some streams."""
+    about: dict[str, Any] = {"given": known, "columns": {"known": known}}
+    return [
+        Candidate(WrittenText(0, 0, "1+2=", text, len(text), True, **about), f"s{at}", f"a{at}")
+        for at, text in enumerate(words)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "silent", "found"),
+    [
+        (("is 4", "", "so 3.0", "3"), "out", (2, 0, "")),
+        (("hm", "3", "5"), "out", (1, 2, "")),
+        (("hm", "3", "5"), "wrong", (1, 0, "")),
+        (("3", "is 3"), "out", (None, None, "all right")),
+        (("3", "hm"), "out", (None, None, "all right")),
+        (("4", "", "5"), "out", (None, None, "all wrong")),
+        (("hm", ""), "out", (None, None, "no answer")),
+        (("hm", ""), "wrong", (None, None, "all wrong")),
+    ],
+)
+def test_the_first_right_answer_is_chosen_over_the_first_wrong_one(
+    words: tuple[str, ...], silent: str, found: tuple[int | None, int | None, str]
+) -> None:
+    rule = RightOverWrong(None, "known", True, silent)
+    choice = rule.choose(said(*words), {})
+    assert (choice.chosen, choice.rejected, choice.why) == found
+    assert len(choice.counted) == sum(not re.search("[0-9]", one) for one in words)
+    unknown = rule.choose(said(*words, known=" "), {})
+    assert (unknown.chosen, unknown.why) == (None, "no right answer known")
+
+
+def test_of_several_that_are_chosen_the_first_that_says_something_is() -> None:
+    rule = Declared(["s1", "s0"], "s2")
+    assert [(one.chosen, one.rejected, one.why) for one in (
+        rule.choose(said("a", "b", "c"), {}), rule.choose(said("a", "", ""), {}), rule.choose(said("", "", "c"), {})
+    )] == [(1, 2, ""), (0, 2, ""), (None, None, "nothing to choose")]  # fmt: skip
 
 
 REFUSED = {
