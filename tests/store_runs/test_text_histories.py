@@ -123,6 +123,26 @@ def taught(key: str, store: Path, chosen: list[dict[str, Any]], steps: list[int]
     assert "agreed of council, seed 0, run " in kept["data"]["source"] and "after round 2" in kept["data"]["source"]
 
 
+def test_pairs_are_kept_with_what_was_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The winning side over what dissents: shown, and taught to a later mesh as pairs."""
+    fields = mesh(pairs=True)
+    fields["flows"] = [{"from": "a", "to": "s", "stream": "agreed", "objective": "kl"}]
+    store = tmp_path / "store"
+    key = run(fields, store, tmp_path / "out")["store"]["histories"]["agreed"]["entries"]["agreed"]
+    last = {line["sample"]: line for line in lines(tmp_path / "out", "agreed")}
+    pairs = [line for _, line in sorted(last.items()) if line["kept"] and line["tokens"]]
+    table = written(entry=key, store=str(store))
+    assert [(one.text, one.rejected) for one in table.texts] == [
+        (line["text"], line["consensus"]["rejected"]["text"]) for line in pairs
+    ]
+    printed = show(key[:12], store, capsys, "--sample", str(pairs[0]["sample"]))
+    assert "chosen" in printed and "rejected" in printed and all(len(line) <= 80 for line in printed.splitlines())
+    later = {**mesh(None), "data": {"dataset": {"written": {"entry": key}}, "validation": 0, "test": 2}}
+    later["streams"] = {"pairs": {"of": "train", "pairs": True}}
+    later["flows"] = [{"from": "a", "to": "s", "stream": "pairs", "objective": "kl"}]
+    assert run(later, store)["agents"]["s"]["updates"] > 0
+
+
 @pytest.mark.parametrize(("keep", "rounds"), [("last", [2]), ({"k": 1}, [2])])
 def test_as_much_is_kept_as_is_asked_for(keep: Any, rounds: list[int], tmp_path: Path) -> None:
     summary = run(mesh(keep), tmp_path)
