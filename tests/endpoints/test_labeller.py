@@ -138,7 +138,7 @@ def test_a_run_that_is_killed_goes_on_and_sends_nothing_twice(served, tmp_path):
             process.kill()
 
     server.before = kill
-    assert process.wait(120) == -9
+    assert process.wait(600) == -9
     (root,) = (tmp_path / "runs" / "m").iterdir()
     assert main(["resume", str(root), "--quiet"]) == 0
     again = [json.dumps(body) for body in server.bodies]

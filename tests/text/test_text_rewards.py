@@ -222,7 +222,7 @@ def test_a_group_of_equal_rewards_is_counted_and_said() -> None:
         ),
         ({f"{VERIFIERS}:unsure": {"says": "-inf"}}, "gave -inf, which is no number, on what s wrote for 'rollouts' to"),
         (
-            {f"{VERIFIERS}:unsure": {"time_limit": 30}},
+            {f"{VERIFIERS}:unsure": {"time_limit": 300}},
             "gave nan, which is no number, on what s wrote for 'rollouts' to",
         ),
         ({"verifier": {"path": f"{VERIFIERS}:breaks"}}, "no such answer"),
