@@ -75,7 +75,12 @@ def debated(url):
     return fields
 
 
-@pytest.fixture(params=["writer", "teacher", "judge", "debater"])
+def seldom(fast, *slow):
+    """Roles, of which the last are slow: they prove what the first do."""
+    return [*fast, *(pytest.param(name, marks=pytest.mark.slow) for name in slow)]
+
+
+@pytest.fixture(params=seldom(["teacher", "judge"], "writer", "debater"))
 def role(request, served, model):  # noqa: F811
     """A server, and the mesh of a role."""
     if request.param == "teacher":
@@ -100,11 +105,7 @@ def test_on_ray_as_inline(role, tmp_path, ray_session):
     assert other["endpoints"]["gpt"]["requests"] == summary["endpoints"]["gpt"]["requests"] == len(here)
 
 
-@pytest.mark.parametrize(
-    "role",
-    ["judge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("writer", "teacher", "debater"))],
-    indirect=True,
-)
+@pytest.mark.parametrize("role", seldom(["judge"], "writer", "teacher", "debater"), indirect=True)
 def test_killed_and_resumed_it_sends_nothing_twice(role, tmp_path, monkeypatch, capsys):
     """SIGKILL while it is asked, a budget that lacks the one request that was under way then, and a run after all."""
     server, fields = role

@@ -31,7 +31,7 @@ def test_language_models_hear_the_same_live_stored_together_and_spread(texts: Pa
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("refresh", ["step", "once"])
+@pytest.mark.parametrize("refresh", ["step", pytest.param("once", marks=pytest.mark.slow)])
 def test_on_ray_they_are_the_same(texts: Path, ray_session: Session, refresh: str) -> None:
     mesh = taught(texts, refresh)
     assert student(mesh, "spread", ray_session) == student(mesh, "together")
