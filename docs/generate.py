@@ -53,6 +53,7 @@ from kdmesh.spec import (
 from kdmesh.spec.elsewhere import fields as fields_of
 from kdmesh.spec.explain import words_of
 from kdmesh.spec.flows import DenominatorSpec
+from kdmesh.spec.prepare import PrepareSpec
 from kdmesh.spec.train import EarlyStopping, KeepBest
 from kdmesh.strategies import Canvas, Strategy
 from kdmesh.streams.table import Table
@@ -673,6 +674,21 @@ transfer: 500
 train: 1000
 stratify: true
 seed: 0
+prepare: [{columns: numbers, impute: median, scale: standard}]
+""",
+    PrepareSpec: """\
+- columns: numbers
+  missing: ["?"]
+  impute: median
+  indicator: true
+  scale: standard
+- columns: [grade]
+  encode: ordinal
+  order: [low, high]
+  unseen: ignore
+- columns: [postcode]
+  encode: hash
+  outputs: 16
 """,
     StreamSpec: """\
 of: train
@@ -731,6 +747,7 @@ weights: net.safetensors
 saved: copy
 update: {ema: {of: s, decay: 0.99}}
 view: {augment: [shift]}
+prepare: null
 answers: {form: int8}
 exit: layers.0
 taps: {mid: layers.0}
@@ -1207,6 +1224,7 @@ BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
 HEADINGS: dict[type[Strict], str] = {
     MeshSpec: "The file",
     DataSpec: "`data`",
+    PrepareSpec: "`data.prepare.N`, and `agents.NAME.prepare.N`",
     StreamSpec: "`streams.NAME`",
     MixSpec: "`streams.NAME.mix`",
     SamplingSpec: "`streams.NAME.sampling`",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kdmesh.engine.beginning import begun_from
@@ -23,7 +23,9 @@ from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.modules import build
 from kdmesh.hosts.packing import unpack
+from kdmesh.hosts.preprocessing import Preprocessor
 from kdmesh.hosts.remote import RemoteHost
+from kdmesh.hosts.source import Source
 from kdmesh.hosts.taps import AtExit
 from kdmesh.inference.predictor import Predictor
 from kdmesh.inference.trained import Trained
@@ -199,6 +201,26 @@ class Mesh:
         plan = make_plan(parse(self._fields), registry())
         refuse_unrun(plan, registry(), self._writers)
         return plan
+
+    def samples(self, stream: str = "train", agent: str | None = None) -> tuple[Tensor, Tensor | None, list[str]]:
+        """The samples of a stream as an agent of this mesh sees them: what a teacher made elsewhere may be trained on.
+
+        ``agent``: by default as `data.prepare` leaves them. Returns x ``[N, ...]``, labels where the stream shows any,
+        and the names of the columns of x, none where they have none. MeshError for texts, which each model reads with a
+        tokenizer of its own, and for a stream or an agent that is not there.
+        """
+        plan = self.plan()
+        table, streams = Source(self.table).load(plan)
+        for name, known, where in ((stream, streams, "stream"), (agent, plan.spec.agents, "agent")):
+            if name is not None and name not in known:
+                raise MeshError(f"no {where} {name!r}", where=where, instead=nearest(str(name), known, f"{where}s"))
+        reading = Preprocessor(plan, table, registry(), None)
+        x = table.tensor if agent is None else reading.numbers(agent)
+        made = table.prepared if agent is None else reading.prepared(agent)
+        found = streams[stream]
+        rows = found.rows if agent is None else found.rows_for(agent)
+        names = table.features if made is None else made.outputs
+        return x[rows], table.y[rows] if table.y is not None and found.labelled else None, names
 
     def draw(self, path: str | Path | None = None, *, format: str | None = None, graphviz: bool = False) -> str | bytes:
         """Draw the mesh, and write it to ``path`` if one is given. Returns the text; of a PNG the bytes.

@@ -361,6 +361,9 @@ class ModelOffer(Offer):
     such a model, and what they say is not stored again.
     ``served``: a model that has no weights, since it is behind an endpoint. Only frozen agents have such a one; the
     endpoint is looked at before a run, and its answers are kept in the store.
+    ``fixed``: a model of a file that another library made, which passes no gradient and shows no layers. Only frozen
+    agents have such a one; its factory also takes ``labels``, the names of the classes, and, of a saved agent,
+    ``size``. Its module says in ``saved`` by which settings it is built again, from its state.
     """
 
     kind: ClassVar[str] = "models"
@@ -370,6 +373,7 @@ class ModelOffer(Offer):
     learning: tuple[str, ...] = ()
     lookup: str = ""
     served: bool = False
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -379,11 +383,13 @@ class DatasetOffer(Offer):
     ``lookup``: of one that may be in the store, an import string of ``settle(config, store) -> config``, which writes
     out what its settings leave open, so that a run that is resumed reads the same; ``store``: the run's, "" for none.
     ``pool``: it may bring samples without labels, as the official split `transfer`.
+    ``cells``: its factory also takes ``cells=True``, where the mesh prepares columns: the table then has ``cells``.
     """
 
     kind: ClassVar[str] = "datasets"
     lookup: str = ""
     pool: bool = False
+    cells: bool = False
 
 
 @dataclass(frozen=True)

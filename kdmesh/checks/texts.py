@@ -11,6 +11,7 @@ from kdmesh.graph.reach import readers, sources
 from kdmesh.plugins import registry
 from kdmesh.signals.crossing import crosses_hidden
 from kdmesh.spec import SamplingSpec
+from kdmesh.streams.private import learnable
 from kdmesh.streams.stream import without
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
-    from kdmesh.streams.stream import Stream
 
 
 def read(plan: Plan, found: Checked) -> None:
@@ -177,20 +177,6 @@ def told(plan: Plan, found: Checked) -> list[str]:
         f"with nothing to learn: {one['nothing_learned']}"
         for name, one in reports(plan, found).items()
     ]
-
-
-def learnable(streams: dict[str, Stream]) -> Tensor | None:
-    """The rows of `train` that a tokenizer may be made from: every host has it, so that no private text is among them.
-
-    None where there is no `train`.
-    """
-    if "train" not in streams:
-        return None
-    rows = streams["train"].rows
-    for stream in streams.values():
-        if stream.private:
-            rows = rows[~torch.isin(rows, stream.rows)]
-    return rows
 
 
 def notes(plan: Plan, found: Checked) -> list[str]:

@@ -53,6 +53,7 @@ from kdmesh.plugins import registry
 from kdmesh.signals.lazy import FactoredLogits, Lazy, dense, leaves
 from kdmesh.spec.code import told
 from kdmesh.store import default_root
+from kdmesh.streams.private import learnable
 from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def check(plan: Plan) -> list[str]:
     for name, stream in found.streams.items():
         parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
         lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
+    lines += _prepared(table)
     lines += [f"agent {name}: {count:,} parameters" for name, count in found.parameters.items()]
     lines += [*texts.told(plan, found), *texts.crossings(plan, found)]
     lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items() if tap]
@@ -102,6 +104,19 @@ def check(plan: Plan) -> list[str]:
     if default_root() is not None:
         lines += [f"note: {one.told(name)}" for name, one in unkept(plan, registry()).items()]
     return [*lines, "everything fits"]
+
+
+def _prepared(table: Table) -> list[str]:
+    """What `prepare` gives, by the first sample of train before and after."""
+    lines = []
+    for name, made in {"": table.prepared, **{name: made for name, (_, made) in table.own.items()}}.items():
+        if made is not None and any(group.asked for group in made.groups):
+            whose = f" for {name}" if name else ""
+            count = f"{len(made.columns)} columns give {len(made.outputs)}" if made.outputs else "pixels, by channel"
+            before, after = ([*part[:SHOWN], *(["..."] if len(part) > SHOWN else [])] for part in made.example)
+            lines += [f"prepared{whose}: {count}, fitted on {made.fitted:,} samples of train"]
+            lines += [f"  the first of these{whose}: {', '.join(before)}", f"  becomes: {', '.join(after)}"]
+    return lines
 
 
 def examine(
@@ -122,7 +137,7 @@ def examine(
     """
     refuse_unrun(plan, registry(), writers)
     table, streams = Source(table).load(plan)
-    found = Checked(table, streams, Preprocessor(plan, table, registry(), None, texts.learnable(streams)))
+    found = Checked(table, streams, Preprocessor(plan, table, registry(), None, learnable(streams)))
     if writers and found.reading.texts:
         what = "streams of texts that an agent writes are not run by this version"
         raise MeshError(what, where=f"streams.{next(iter(writers))}", instead="a stream `of` a split")

@@ -94,6 +94,8 @@ class Folder:
         known = {"format": FORMAT, IDENTITY: secrets.token_hex(8), **manifest(plan, checked), "begun": begun}
         known["file"] = sha256(self.root / GIVEN) if source is not None else None
         self.json(MANIFEST, known)
+        if checked.table.prepared is not None:
+            write_all(self.root, checked.table.prepared.files())
 
     def json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file."""

@@ -26,6 +26,7 @@ from kdmesh.errors import MeshError
 from kdmesh.files import read_json, write_json
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.latency import BATCHES, BUDGET, WARM_UP, Order, machine
+from kdmesh.hosts.preprocessing import Preprocessor
 from kdmesh.hosts.source import Source
 from kdmesh.plugins import registry
 from kdmesh.report import run_folder
@@ -175,6 +176,7 @@ class _Inputs:
 
     def __init__(self, plan: Plan) -> None:
         self.table: Table | None = None
+        self.plan = plan
         self.seeing = plan.inputs.keys()  # agents that see what others say of samples
         self.streams: dict[str, Stream] = {}
         data = plan.spec.data
@@ -195,7 +197,7 @@ class _Inputs:
             raise MeshError(f"it sees no sample of {self.stream}")
         if isinstance(self.table.x, Texts):
             return replace(order, texts=[asdict(one) for one in self.table.x[rows]]), b""
-        return self._numbers(order, self.table.x[rows])
+        return self._numbers(order, Preprocessor(self.plan, self.table, registry(), None).numbers(agent)[rows])
 
     def _rows(self, agent: str) -> Tensor:
         """The first samples that an agent may see of the stream; of another one where it has no part in that."""

@@ -37,6 +37,7 @@ from kdmesh.placement.settle import choose_backend, settle, threaded
 from kdmesh.plugins import registry
 from kdmesh.store import default_limit
 from kdmesh.streams.unread import Unread
+from kdmesh.tables.fitting import Fitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,6 +195,7 @@ def blueprint(
         checked.table if sent or not checked.table.deterministic else request.table,
         "" if sent else _expected(request, checked),
         checked.streams if private else None,
+        Fitted.of(checked.table) if checked.table.prepared is not None else None,
     )
 
 

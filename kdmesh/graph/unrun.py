@@ -12,6 +12,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.agreed import refuse_agreed, refuse_measured
 from kdmesh.graph.denominators import refuse_denominators, refuse_parts
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.fixed import refuse_fixed
 from kdmesh.graph.forms import refuse_forms
 from kdmesh.graph.histories import refuse_histories
 from kdmesh.graph.kept import refuse_filters
@@ -78,6 +79,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_rewards(plan, registry)
     refuse_looked_up(plan, registry)
     refuse_served(plan, registry)
+    refuse_fixed(plan, registry)
     for name, agent in plan.spec.agents.items():
         _agent(plan, registry, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:
@@ -224,6 +226,8 @@ def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: s
             where=f"{where}.{given[-1]}",
             instead=f"one of: {', '.join(OWN)}",
         )
+    if agent.prepare is not None:
+        _prepares(plan, name, f"{where}.prepare")
     _still(plan, registry, name, agent, where)
     owner = plan.spec.agents[plan.owner[name]]
     if agent.saved is not None and owner.update != "frozen":
@@ -240,6 +244,18 @@ def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: s
         what = f"{name}'s weights follow those of {agent.ema.of}, so its own `{field}` has no effect"
         instead = f"write it at {agent.ema.of}, or {OUT}"
         raise MeshError(what, where=f"{where}.train.{field}", instead=instead)
+
+
+def _prepares(plan: Plan, name: str, where: str) -> None:
+    """Refuse a `prepare` of an agent that sees no samples of the data, or some that are not prepared for it."""
+    if name in plan.inputs:
+        what = f"{name} sees what {plan.inputs[name].source} says of a sample, and no sample"
+        raise MeshError(what, where=where, instead=OUT)
+    for edge in plan.edges:
+        stream = plan.spec.streams.get(edge.stream)
+        if name in (edge.source, edge.target) and stream is not None and stream.generated_by and not stream.prompts:
+            what = f"{name} sees {edge.stream!r}, whose samples are written as `data.prepare` leaves them"
+            raise MeshError(what, where=where, instead="data.prepare, for all agents alike")
 
 
 def _ends(plan: Plan, edge: Edge) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, read, write, write_json
+from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, read, write, write_all, write_json
 from kdmesh.hosts.loading import loadable
 from kdmesh.hosts.looked_up import asks
 from kdmesh.hosts.metrics import scalars
@@ -22,6 +22,7 @@ from kdmesh.hosts.references import refer
 from kdmesh.hosts.saved_rules import write_rule
 from kdmesh.signals.compare import Comparison
 from kdmesh.streams.learned import LEARNED, brief
+from kdmesh.streams.prepared import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdmesh.hosts.state import HostState
+    from kdmesh.spec import ModelRef
 
 TOKEN = ".shared"
 DRAFT = ".draft"  # sub-folder in which an agent's folder is made and read again
@@ -178,6 +180,8 @@ def _sources(host: HostState, agent: str) -> list[Path]:
 def _describe(host: HostState, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
     write_json(root / (OURS if own else CONFIG), _config(host, agent, own))
     write(root / "README.md", _text_card(agent, card, host, refers) if own else _card(agent, card, host))
+    if not host.reading.texts and agent not in host.plan.inputs and (made := host.reading.prepared(agent)) is not None:
+        write_all(root, made.files())
 
 
 def _files(root: Path) -> dict[str, Path]:
@@ -209,23 +213,21 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
     classes = host.plan.answers.outputs(host.table) if spec.labels is None else len(spec.labels)
     if agent in host.plan.language_models:
         names, classes = [], 0
+    made = None if host.reading.texts else host.reading.prepared(agent)
+    columns = host.table.features if made is None else made.columns
     return {
         "kdmesh": 1,
         "agent": agent,
         "task": host.plan.task_of(agent).name,
         **_measured(host, agent),
-        "model": None
-        if model is None
-        else _nameless(model.model_dump(mode="json"))
-        if own
-        else model.model_dump(mode="json"),
+        "model": _built_by(model, module, own),
         "module": f"{type(module).__module__}:{type(module).__qualname__}",
         "exit": spec.exit,
         "input_shape": [] if host.reading.texts else list(host.reading.shape(agent)),
         "classes": classes,
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
         LEARNED: brief(host.config.learned.get(agent, [])),
-        **({"columns": host.table.features} if host.table.features else {}),
+        **({"columns": columns} if columns else {}),
         **({"reads": host.table.reads} if host.table.reads else {}),
         **({"images": host.table.images} if host.table.images and agent not in host.plan.inputs else {}),
         **({"left_out": host.table.left_out} if host.table.left_out else {}),
@@ -238,6 +240,16 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         **({"max_length": host.reading.encoder(agent).max_length} if host.reading.texts else {}),
         **({"adapted": module.adapted} if getattr(module, "adapted", None) else {}),
     }
+
+
+def _built_by(model: ModelRef | None, module: Any, own: bool) -> Any:
+    """The model that a folder names; ``own``: it has a form of its own. A file that stands in the state has no path."""
+    if model is None:
+        return None
+    if isinstance(saved := getattr(module, "saved", None), dict):
+        return saved
+    told = model.model_dump(mode="json")
+    return _nameless(told) if own else told
 
 
 def _measured(host: HostState, agent: str) -> dict[str, Any]:
@@ -327,4 +339,7 @@ def _usage(agent: str, host: HostState) -> list[str]:
     found = ["```python", *lines, "```"]
     if lines[0] == "import kdmesh" and agent not in host.plan.inputs:
         found += ["", f"Of a file of samples: `kdmesh predict {agent} FILE`."]
+        if not host.reading.texts and host.reading.prepared(agent) is not None:
+            what = "`kdmesh predict` and `model.predict` take samples as the data had them, and prepare them"
+            found += ["", f"{what} by {SETTINGS}; `model(x)` takes prepared ones."]
     return found

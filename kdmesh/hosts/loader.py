@@ -96,7 +96,7 @@ class ShardView:
             if self.units:
                 truth, self.counts, self.characters = self.x.targets, self.x.counts, self.x.characters
         else:
-            x = table.numbers
+            x = reading.numbers(agent)
             self.x = (x.select(rows) if isinstance(x, Unread) else x[rows]).to(device)
         self._truth = truth
         self.y = truth if stream.labelled else None

@@ -24,6 +24,7 @@ from kdmesh.imports import import_path, maker, makes
 from kdmesh.plugins import registry
 from kdmesh.spec import DEFAULT_TASK, ModelRef
 from kdmesh.streams.learned import carry, in_header
+from kdmesh.streams.prepared import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +111,7 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
                     f"no layer {config.exit!r} in this model", where="exit", instead="a complete copy of it"
                 )
             module = (AtExit(module, config.exit) if config.exit else module).eval()
-            if config.scale is not None:
+            if config.scale is not None and not (root / SETTINGS).is_file():  # else it is scaled before it is prepared
                 scale(module, config.scale["divided_by"])
         headers = [in_header(file) for file in elsewhere or sorted(root.glob("*.safetensors"))]
         records = next((one for one in headers if one is not None), config.learned_from)
@@ -185,7 +186,17 @@ def _build(ref: ModelRef, config: Config, root: Path, code: bool) -> nn.Module:
         module = maker(ref.name, "model", (nn.Module,), "nn.Module", instead=instead)(**ref.config)
     else:
         offer = registry().find("models", ref.name)
-        module = offer.make(ref.config, input_shape=torch.Size(config.input_shape), classes=config.classes)
+        more: dict[str, Any] = {}
+        given = dict(ref.config)
+        if offer.fixed:
+            size = given.pop("size", None)
+            if type(size) is not int or size < 1:
+                raise MeshError("its file has no size", where="model", instead="a complete copy of the folder")
+            more = {"size": size, "labels": config.labels}
+            if (odd := given.get("trusted")) and not code:
+                what = f"would import {', '.join(map(str, odd))}, which its mesh trusts"
+                raise MeshError(what, file=str(root), where="model", instead="with code")
+        module = offer.make(given, input_shape=torch.Size(config.input_shape), classes=config.classes, **more)
     if not isinstance(module, nn.Module):
         raise MeshError(f"{ref.name} made a {type(module).__name__}, no nn.Module", file=str(root), where="model")
     return module

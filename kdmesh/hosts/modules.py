@@ -134,7 +134,10 @@ def _make(
             where=f"agents.{agent}.model",
             instead="mlp, cnn ..., or a data set of texts",
         )
-    return offer.make(config, input_shape=torch.Size(reading.shape(agent)), classes=classes)
+    more = {"labels": table.labels if labels is None else [table.labels[n] for n in labels if table.labels]}
+    return offer.make(
+        config, input_shape=torch.Size(reading.shape(agent)), classes=classes, **(more if offer.fixed else {})
+    )
 
 
 def load_weights(module: nn.Module, path: str, where: str) -> None:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from kdmesh.offers import ModelOffer
     from kdmesh.plugins import Registry
     from kdmesh.spec import ModelRef
+    from kdmesh.streams.prepared import Prepared
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Encoded, Tokens
+    from kdmesh.streams.unread import Unread
 
 Files = dict[str, str]
 """A tokenizer's files by name."""
@@ -129,8 +131,10 @@ class Preprocessor:
         return self._read(agent, pairs)[1]
 
     def key(self, agent: str) -> str:
-        """What agents have in common that read the same tokens in every sample."""
-        return str(self.encoder(agent).key) if self.texts else ""
+        """What agents have in common that read the same tokens, or the same numbers, in every sample."""
+        if self.texts:
+            return str(self.encoder(agent).key)
+        return prepares if (prepares := self._prepares(agent)) in self.table.own else ""
 
     def told_key(self, agent: str) -> tuple[str, str]:
         """What agents have in common that are also told the same prompts."""
@@ -138,7 +142,23 @@ class Preprocessor:
 
     def shape(self, agent: str) -> torch.Size:
         """The shape of what an agent sees of a sample."""
-        return self.inputs[agent].shape if agent in self.inputs else torch.Size(self.table.shape)
+        return self.inputs[agent].shape if agent in self.inputs else self.numbers(agent).shape[1:]
+
+    def numbers(self, agent: str) -> Tensor | Unread:
+        """All samples of a table of numbers, ``[N, ...]``, as an agent sees them, prepared in its own way or not."""
+        own = self.table.own.get(self._prepares(agent))
+        return self.table.numbers if own is None else own[0]
+
+    def prepared(self, agent: str) -> Prepared | None:
+        """How the samples of an agent are prepared; None where they are as the data set gives them."""
+        own = self.table.own.get(self._prepares(agent))
+        return self.table.prepared if own is None else own[1]
+
+    def _prepares(self, agent: str) -> str:
+        """Whose `prepare` is meant: that of the weights' owner, or of the weights whose EMA they are."""
+        owner = self.plan.owner[agent]
+        follows = self.plan.spec.agents[owner].ema
+        return owner if follows is None else self._prepares(follows.of)
 
     def samples(self, agent: str, rows: Tensor) -> Tensor | Tokens:
         """Samples of the table as an agent reads them; random numbers where it sees another's output in their place.
@@ -150,7 +170,7 @@ class Preprocessor:
             return torch.randn(len(rows), *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
         if self.texts:
             return self.encoded(agent, rows).batch(torch.arange(len(rows)))
-        return self.table.numbers[rows]
+        return self.numbers(agent)[rows]
 
     def sizes(self, rows: Tensor) -> Tensor:
         """How long samples are, in characters: what all agents agree on."""

@@ -13,9 +13,10 @@ from kdmesh.hosts import guard
 from kdmesh.imports import maker
 from kdmesh.plugins import registry
 from kdmesh.spec import DataSpec
-from kdmesh.streams.private import own_part
+from kdmesh.streams.private import learnable, own_part
 from kdmesh.streams.stream import Stream, resolve
 from kdmesh.streams.table import Table
+from kdmesh.tables.fitting import Fitted, prepared, prepares
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
@@ -26,12 +27,14 @@ class Source:
     """``table`` None: read what the mesh names. The result is the same in every process.
 
     ``streams``: where samples are private, the streams over the whole table; a host then gets what :meth:`of` gives.
+    ``fitted``: what `prepare` has learned of train, where that was found already: all hosts go by the same numbers.
     ``expected``: the :func:`digest` of what the driver read, where a host on another machine might read something else.
     """
 
     table: Table | None = None
     expected: str = ""
     streams: dict[str, Stream] | None = None
+    fitted: Fitted | None = None
 
     def of(self, host: str, plan: Plan) -> Source:
         """What a host in a process of its own is sent: this, or, of a table that is sent, only its agents' part."""
@@ -46,7 +49,7 @@ class Source:
             raise MeshError("this mesh names no data", where="data", instead="data: {dataset: digits}")
         data = spec.data or DataSpec.model_validate("python:given")
         try:
-            table = self.table if self.table is not None else self._read(spec.data)
+            table = self.table if self.table is not None else self._read(spec.data, prepares(spec))
             if self.expected and digest(table) != self.expected:
                 raise MeshError(
                     f"{table.source or 'the data set'} has other samples here than where kdmesh was started",
@@ -56,6 +59,7 @@ class Source:
             if plan.task.labels == "relevance" and not table.lists:
                 table = replace(table, lists=True)
             streams = self.streams or resolve(table, data, spec.streams)
+            table = prepared(table, spec, learnable(streams), self.fitted)
         except MeshError:
             raise
         except Exception as error:  # of a user's own data set
@@ -67,7 +71,8 @@ class Source:
         return table, streams
 
     @staticmethod
-    def _read(data: DataSpec | None) -> Table:
+    def _read(data: DataSpec | None, prepares: bool) -> Table:
+        """``prepares``: of named columns cells are wanted, which the mesh prepares."""
         assert data is not None
         if data.dataset.is_import:
             from kdmesh.streams.from_torch import table_from
@@ -77,7 +82,7 @@ class Source:
             return table_from(make(**data.dataset.config))
         offer = registry().find("datasets", data.dataset.name, "data.dataset")
         if offer.factory.startswith(guard.OURS):
-            own: Table = offer.make(data.dataset.config)
+            own: Table = offer.make(data.dataset.config, **({"cells": True} if prepares and offer.cells else {}))
             return own
         try:
             table: Table = offer.make(data.dataset.config)

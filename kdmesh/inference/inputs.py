@@ -92,7 +92,7 @@ def read(path: Path, trained: Trained, named: Mapping[str, str] | None = None, w
             raise MeshError(f"{path}: no file of texts", where=where, instead=".csv, .jsonl, .parquet or .txt")
         texts = _lines(path, trained, where)
         return Inputs(path, where, texts, None, range(1, len(texts) + 1), "line")
-    arrays = _arrays(path, kind, torch.Size(trained.config.input_shape), trained, where)
+    arrays = _arrays(path, kind, trained.given_shape, trained, where)
     return Inputs(path, where, arrays, None, range(len(arrays)), "row")
 
 
@@ -170,6 +170,8 @@ def _numbers(rows: Rows, trained: Trained) -> Tensor:
         what = f"{rows.path}: {trained.config.agent} learned samples of shape {shape} without names of columns"
         raise MeshError(what, where=rows.where, instead=f".npy, with an array [N, {', '.join(map(str, shape))}]")
     table.has_columns(rows, *columns)
+    if trained.prepared is not None:
+        return trained.prepared.of_cells(table.cells_of([rows], columns))
     found = [rows.numbers(name, "a number in every row: nothing is filled in") for name in columns]
     return torch.tensor(found, dtype=torch.float32).T.contiguous()
 
@@ -198,7 +200,10 @@ def _arrays(path: Path, kind: str, shape: torch.Size, trained: Trained, where: s
         raise MeshError(what, where=where, instead=f"an array [N, {', '.join(map(str, shape))}]")
     if not len(x):
         raise MeshError(f"{path}: no samples", where=where, instead="one or more")
-    found = taken(x, trained.divided_by)
+    if trained.prepared is not None and trained.prepared.words:
+        what = f"{trained.config.agent} reads words: {', '.join(trained.prepared.words[:5])}"
+        raise MeshError(f"{path}: {what}", where=where, instead="a table: .csv, .jsonl, .parquet")
+    found = taken(x, trained.divided_by, trained.prepared is not None and trained.prepared.fills)
     if isinstance(found, Unfit):
         raise MeshError(f"{path}, row {found.row}: {found.what}", where=where, instead=found.instead)
-    return found
+    return trained.as_seen(found, where)

@@ -26,16 +26,17 @@ class Unfit(NamedTuple):
     instead: str
 
 
-def taken(x: Tensor, divided_by: float | None) -> Tensor | Unfit:
+def taken(x: Tensor, divided_by: float | None, gaps: bool = False) -> Tensor | Unfit:
     """Samples ``[N, ...]`` as float32, or where the run divided them, also as the whole numbers that they were.
 
     ``divided_by``: by what the run divided the source's values, None: by nothing. Such samples are taken as they were
     there, whole numbers of any type from 0 up to that, or as the run read them, from 0 to 1; which of the two is
-    decided of all samples together.
+    decided of all samples together. ``gaps``: NaN is one, which is filled in.
     """
     if x.dtype == torch.bool or divided_by is None:
         found = x.to(torch.float32)
-        return _unlike(found, found.isfinite(), "a number that is not finite in float32", "finite numbers") or found
+        fits = found.isfinite() | (found.isnan() if gaps else torch.tensor(False))
+        return _unlike(found, fits, "a number that is not finite in float32", "finite numbers") or found
     if not x.is_floating_point():
         x = x if x.dtype == torch.uint8 else x.to(torch.int64)  # torch compares no other unsigned ones
     else:

@@ -15,6 +15,7 @@ from kdmesh.errors import MeshError
 from kdmesh.inference.inputs import images_at
 from kdmesh.inference.numbers import Unfit, native, taken
 from kdmesh.inference.predictions import Predictions, predict
+from kdmesh.streams.cells import Cells
 from kdmesh.streams.texts import Sample
 
 if TYPE_CHECKING:
@@ -70,21 +71,41 @@ class Predictor:
             x = torch.as_tensor(native(given) if isinstance(given, np.ndarray) else given)
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._wrong(str(error), "numbers, [N, ...]") from None
-        shape = torch.Size(self.trained.config.input_shape)
+        shape, made = self.trained.given_shape, self.trained.prepared
+        if made is not None and made.words:
+            raise self._wrong(f"it reads words: {', '.join(made.words[:5])}", "rows, with a value for each column")
         if x.dim() == 0 or (x.shape[1:] != shape and x.numel()):
             raise self._wrong(f"found shape {list(x.shape)}", f"[N, {', '.join(map(str, shape))}]")
         if x.is_complex():
             raise self._wrong(f"found {x.dtype}", f"numbers, [N, {', '.join(map(str, shape))}]")
-        found = taken(x.reshape(len(x), *shape), self.trained.divided_by)
+        found = taken(x.reshape(len(x), *shape), self.trained.divided_by, made is not None and made.fills)
         if isinstance(found, Unfit):
             raise self._wrong(f"row {found.row}: {found.what}", found.instead)
-        return found
+        return self.trained.as_seen(found, "samples")
 
     def _numbers_of(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
         columns = self.trained.config.columns
         if not columns:
             raise self._wrong("found rows with names", "an array: what it learned has no names of columns")
+        if self.trained.prepared is not None:
+            return self.trained.prepared.of_cells(self._cells(rows, columns))
         return self._array([[self._number(row, at, name) for name in columns] for at, row in enumerate(rows)])
+
+    def _cells(self, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> Cells:
+        """The columns that it learned from, of rows; a value may be None where it is not known."""
+        for at, row in enumerate(rows):
+            for name in columns:
+                if name not in row:
+                    raise self._wrong(f"row {at} has no {name!r}", "a value for each column, None where there is none")
+
+        def number(cell: Any) -> float | None:
+            try:
+                return float(cell)
+            except (TypeError, ValueError):
+                return None
+
+        found = {name: [row[name] for row in rows] for name in columns}
+        return Cells(found, number, lambda row, name: f"row {row}, {name!r}", "samples")
 
     def _number(self, row: Mapping[str, Any], at: int, name: str) -> float:
         try:

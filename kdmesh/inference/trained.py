@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from kdmesh.errors import FAULTS, MeshError, text_of
 from kdmesh.hosts import loading, ragged
 from kdmesh.hosts.modules import output
+from kdmesh.hosts.scaled import Scaling
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import dense
 from kdmesh.store.key import MEASURED
+from kdmesh.streams.prepared import Prepared
 from kdmesh.streams.texts import Sample, Texts
+from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from kdmesh.contracts.task import Task
     from kdmesh.hosts.loading import Config
     from kdmesh.offers import TaskOffer
-    from kdmesh.streams.unread import Unread
 
 
 @dataclass
@@ -94,6 +96,24 @@ class Trained:
         every = [str(number) for number in numbers or range(count)]
         return [*found, *every[len(found) :]]  # data may name fewer classes than they say that there are
 
+    @cached_property
+    def prepared(self) -> Prepared | None:
+        """How samples are prepared before the module sees them; None where it sees them as they are."""
+        return Prepared.read(self.root)
+
+    @property
+    def given_shape(self) -> torch.Size:
+        """The shape of a sample as a user has it: before it is prepared, if it is."""
+        return torch.Size(self.config.input_shape if self.prepared is None else self.prepared.shape)
+
+    def as_seen(self, x: Tensor, where: str) -> Tensor:
+        """Samples ``[N, ...]`` of the source, as the module sees them. MeshError for what cannot be prepared."""
+        if self.prepared is None:
+            return x
+        if self.divided_by is not None:
+            x = Scaling(self.divided_by).scaled(x)
+        return self.prepared.of_values(x.float(), where)
+
     @property
     def divided_by(self) -> float | None:
         """By what the run divided the values of the source; None: by nothing."""
@@ -125,6 +145,8 @@ class Trained:
             parts = []
             for start in range(0, len(x), MEASURED):
                 part = x[start : start + MEASURED]
+                if isinstance(x, Unread) and isinstance(part, Tensor):
+                    part = self.as_seen(part, "images")
                 parts.append(
                     self._numbers(part)
                     if isinstance(part, Tensor)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
 from kdmesh.spec.base import MOST, GateRef, ModelRef, Strict, ViewRef
+from kdmesh.spec.prepare import PrepareSpec, refuse_twice
 from kdmesh.spec.train import TrainOverride
 
 
@@ -63,6 +64,9 @@ class AgentSpec(Strict):
         description="what the run's folder holds of frozen weights that were read from files: a reference, by path and "
         "sha256 (the default), or a copy",
     )
+    prepare: list[PrepareSpec] | None = Field(
+        None, description="what is done to columns before it sees them, in place of `data.prepare`; []: nothing"
+    )
     view: ViewSpec = Field(default_factory=ViewSpec, description="augmentation or prompt, the agent's own")
     answers: AnswersSpec = Field(
         default_factory=AnswersSpec, description="the form of what it says, where it is frozen or has finished"
@@ -88,6 +92,15 @@ class AgentSpec(Strict):
     @classmethod
     def _nothing(cls, value: Any) -> Any:
         return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _own_samples(self) -> Self:
+        if self.prepare is not None and (self.weights_of is not None or self.ema is not None):
+            raise ValueError(
+                "`prepare` is of an agent with weights of its own; whoever shares or follows them sees the same"
+            )
+        refuse_twice(self.prepare)
+        return self
 
     @property
     def learns(self) -> bool:

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from kdmesh.spec.base import DatasetRef, FilterRef, GateRef, RewardRef, Strict, TextRuleRef
 from kdmesh.spec.flows import Newest
+from kdmesh.spec.prepare import PrepareSpec, refuse_twice
 
 SPLITS = ("train", "validation", "test", "transfer")
 """The streams that there are without being named, where they have samples."""
@@ -33,6 +34,15 @@ class DataSpec(Strict):
         ge=0,
         description="data seed: which samples are in which split, subset and shard; not moved by the mesh's `seed`",
     )
+    prepare: list[PrepareSpec] = Field(
+        [], description="what is done to columns before models see them, fitted on train: gaps, categories, scale"
+    )
+
+    @field_validator("prepare")
+    @classmethod
+    def _once_each(cls, value: list[PrepareSpec]) -> list[PrepareSpec]:
+        refuse_twice(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod

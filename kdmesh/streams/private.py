@@ -22,6 +22,21 @@ NOBODY = -1
 """The label of a sample that is not here: any use of it fails."""
 
 
+def learnable(streams: dict[str, Stream]) -> Tensor | None:
+    """The rows of `train` that a tokenizer may be made from, or `prepare` fitted on: every host has it, so that none is
+    private.
+
+    None where there is no `train`.
+    """
+    if "train" not in streams:
+        return None
+    rows = streams["train"].rows
+    for stream in streams.values():
+        if stream.private:
+            rows = rows[~torch.isin(rows, stream.rows)]
+    return rows
+
+
 def own_part(
     table: Table, streams: dict[str, Stream], agents: Iterable[str], users: Mapping[str, Sequence[str]] | None = None
 ) -> Table:
@@ -47,14 +62,20 @@ def own_part(
     if isinstance(table.x, Texts | Unread):
         x: Tensor | Texts | Unread = table.x.blanked(blank)
     else:
-        x = torch.where(blank.view(-1, *[1] * (table.x.dim() - 1)), torch.nan, table.x)
+        x = _blanked(table.x, blank)
     gone = blank.tolist()
     return replace(
         table,
         x=x,
+        own={name: (_blanked(seen, blank), made) for name, (seen, made) in table.own.items()},
+        known=None if table.known is None else _blanked(table.known, blank),
         y=None if table.y is None else torch.where(blank.view(-1, *[1] * (table.y.dim() - 1)), NOBODY, table.y),
         columns={
             name: ["" if hide else value for value, hide in zip(values, gone, strict=True)]
             for name, values in table.columns.items()
         },
     )
+
+
+def _blanked(x: Tensor, blank: Tensor) -> Tensor:
+    return torch.where(blank.view(-1, *[1] * (x.dim() - 1)), torch.nan, x)

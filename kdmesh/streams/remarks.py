@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from kdmesh.streams.learned import HELD_OUT
 from kdmesh.streams.table import NOT_ASKED
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # names that are written out
 WIDE = 100.0  # a feature's spread beyond which it is called unscaled
 COPIED = 0.5  # of a held-out split: beyond it, figures are of what was learned
+LOOK = 500  # rows of train that are looked at before all of them are
 FEW = 2.0  # samples a class below which classes look like ids
 
 
@@ -26,7 +28,14 @@ def remarks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
     """What is left out, values that are not scaled, and labels that are odd."""
     why = [f"{name} ({reason})" for name, reason in table.left_out.items() if reason != NOT_ASKED]
     left = [f"columns that are left out: {_some(why)}"] if why else []
-    return [*left, *table.notes, *_unscaled(table), *_classes(table, streams), *_same(table, streams)]
+    return [
+        *left,
+        *table.notes,
+        *_unscaled(table),
+        *_telling(table, streams),
+        *_classes(table, streams),
+        *_same(table, streams),
+    ]
 
 
 def leaks(table: Table, streams: Mapping[str, Stream]) -> list[str]:
@@ -62,6 +71,32 @@ def _unscaled(table: Table) -> list[str]:
     names = names if table.x.dim() == 2 else ["the samples"]
     ranges = _some([f"{names[column]} ({low[column]:g} to {high[column]:g})" for column in wide])
     return [f"values that are not scaled: {ranges}; models may learn little from them, so scale them beforehand"]
+
+
+def _telling(table: Table, streams: Mapping[str, Stream]) -> list[str]:
+    """Features that are the label: of classes, in train each value stands with one, and nowhere else."""
+    numbers = None if isinstance(table.x, Texts) else table.source_x
+    if not isinstance(numbers, Tensor) or table.y is None or "train" not in streams or numbers.dim() != 2:
+        return []
+    rows = streams["train"].rows
+    x, truth = numbers[rows], table.y[rows].reshape(len(rows), -1)
+    names = table.features if table.known is None else table.sources
+    found = []
+    for column in range(x.shape[1]):
+        for target in range(truth.shape[1]):
+            few = all(_same_parts(x[:most, column], truth[:, target][:most]) for most in (LOOK, len(rows)))
+            if few if table.kind != "values" else torch.equal(x[:, column], truth[:, target]):
+                label = f" ({table.labels[target]})" if truth.shape[1] > 1 and table.labels else ""
+                found.append(f"{names[column] if names else f'feature {column}'}{label}")
+    return [f"features that are the label, which is all that models will learn: {_some(found)}"] if found else []
+
+
+def _same_parts(one: Tensor, two: Tensor) -> bool:
+    """Whether values ``[n]`` divide the rows as others do, into more than one part and fewer than there are rows."""
+    first = one.nan_to_num(torch.inf).unique(return_inverse=True)[1]
+    count = int(first.max()) + 1 if len(first) else 0
+    second = two.unique(return_inverse=True)[1]
+    return 1 < count < len(one) and count == int(second.max()) + 1 == len((first * count + second).unique())
 
 
 def _classes(table: Table, streams: Mapping[str, Stream]) -> list[str]:

@@ -17,6 +17,8 @@ from kdmesh.streams.unread import Unread, chunks
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kdmesh.streams.cells import Cells
+    from kdmesh.streams.prepared import Prepared
 
 LABEL = "label"
 """By which a template names a sample's class."""
@@ -40,7 +42,9 @@ class Table:
     label, by the names of its own settings (``{"text": "review"}``), so that a trained model can be asked of other
     files; in ``features`` which of them x has, in order; and in ``left_out`` why it lacks others. One that scales says
     so in ``divided_by``, for whoever uses a saved model on the source's own values; one of images, in ``images``, how
-    files became samples.
+    files became samples. Of a reader that was told of `prepare`
+    ``cells`` are what x is made of, and x what samples are known by; once it is made, ``known`` are these, and
+    ``prepared`` says how.
     """
 
     x: Tensor | Texts | Unread
@@ -58,6 +62,13 @@ class Table:
     divided_by: float = 1.0  # what the source's own values were divided by to give x
     notes: list[str] = field(default_factory=list)  # what whoever trains on this should hear
     images: dict[str, Any] = field(default_factory=dict)  # of images: how files became samples, to read others alike
+    cells: Cells | None = None  # see above
+    known: Tensor | None = None
+    sources: list[str] = field(default_factory=list)  # names of the columns of ``known``, where they have names
+    prepared: Prepared | None = None
+    own: dict[str, tuple[Tensor, Prepared]] = field(
+        default_factory=dict
+    )  # the same by agent with a `prepare` of its own
     lists: bool = False  # a sample is a query (``x[:, 0]``, or a text) with its candidates: set where a task ranks
 
     def named(self, row: int) -> dict[str, str]:
@@ -116,6 +127,11 @@ class Table:
         return self.numbers[:]
 
     @property
+    def source_x(self) -> Tensor | Unread:
+        """The samples of a table of numbers as they were before they were prepared."""
+        return self.numbers if self.known is None else self.known
+
+    @property
     def tags(self) -> list[str]:
         """The tags of token classification, `O` (no tag) first: the ``labels`` of a table whose texts have spans."""
         return self.labels
@@ -126,7 +142,11 @@ class Table:
         if isinstance(self.x, Texts):
             own = self.x.digest().hex()
         else:
-            own = self._look.sha256 if isinstance(self.x, Unread) else _sha256(self.x)
+            own = (
+                self._look.sha256
+                if isinstance(self.x, Unread)
+                else _sha256(self.tensor if self.known is None else self.known)
+            )
         return {"x_sha256": own, "y_sha256": None if self.y is None else _sha256(self.y)}
 
     @cached_property
@@ -150,7 +170,10 @@ class Table:
     @property
     def identity(self) -> Tensor | Texts | Unread:
         """By what a sample is known again: all of it; of a list its query, which may stand in another list later."""
-        return self.tensor[:, 0] if self.lists and not self.is_text else self.x  # of texts, keys leave candidates out
+        if isinstance(self.x, Texts):
+            return self.x
+        x = self.source_x
+        return x[:][:, 0] if self.lists else x  # of texts, keys leave candidates out
 
     @cached_property
     def keys(self) -> Tensor:

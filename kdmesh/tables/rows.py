@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.streams.cells import Cells
 from kdmesh.streams.checks import labels
 from kdmesh.streams.table import NOT_ASKED, Table
 
@@ -95,6 +96,7 @@ def table_of(
     classes: int | None,
     values: list[str] | None = None,
     indicators: list[str] | None = None,
+    cells: bool = False,
 ) -> Table:
     """Return a table of features ``[N, F]``, the rows of ``test`` as official test split.
 
@@ -102,7 +104,8 @@ def table_of(
     of the cells are numbers, and then all must be. Columns that are neither numeric nor the label are kept as
     ``columns``, and the table says what was left out and why. Labels are whole numbers from 0 where at least half are
     numbers, else class names, numbered in sorted order; or, where they are named, columns of ``values``, or of
-    ``indicators`` (1 and 0, or true and false). What ``test`` holds beyond the classes of ``train`` is refused.
+    ``indicators`` (1 and 0, or true and false). What ``test`` holds beyond the classes of ``train`` is refused. With
+    ``cells`` features are all columns but the labels, or those named, and are left as ``cells``, to be prepared.
     """
     parts = [train] if test is None else [train, test]
     learned = values or indicators or [label or "label"]
@@ -112,7 +115,7 @@ def table_of(
         raise MeshError(f"{test.path}: columns differ from {train.path}: {', '.join(odd)}", where=test.where)
     others = [name for name in train.columns if name not in learned]
     numeric = [name for name in others if train.is_numeric(name)]
-    chosen = list(features) if features is not None else numeric
+    chosen = list(features) if features is not None else others if cells else numeric
     numbers, used = set(numeric), set(chosen)
     if used & {*learned} or len(used) < len(chosen) or not chosen:
         why = "; ".join(f"{name}: {train.why_not(name)}" for name in others[:5] if name not in numbers)
@@ -121,12 +124,13 @@ def table_of(
             where=train.where,
             instead=f"numeric columns, each once, without {', '.join(map(repr, learned))}",
         )
-    x = torch.cat([torch.tensor([part.numbers(name) for name in chosen], dtype=torch.float32).T for part in parts])
+    own = cells_of(parts, chosen) if cells else None
+    x = own.known(chosen) if own is not None else _numbers(parts, chosen)
     if values or indicators:
         y, count, names = (values_of(parts, learned) if values else indicators_of(parts, learned)), 0, learned
     else:
         y, count, names = labels_of(parts, learned[0], classes)
-    texts = [name for name in others if name not in numbers and name not in used]
+    texts = [name for name in others if name not in numbers and (cells or name not in used)]
     left_out = {name: NOT_ASKED if features is not None else train.why_not(name) for name in others if name not in used}
     counting = _counting(x[: len(train.cells)], chosen)
     return Table(
@@ -140,8 +144,26 @@ def table_of(
         reads={"values": values} if values else {"indicators": indicators} if indicators else {"label": learned[0]},
         features=list(chosen),
         left_out=left_out,
+        cells=own,
         notes=[f"column {name!r} numbers the rows, and is a feature" for name in counting],
     )
+
+
+def _numbers(parts: list[Rows], names: list[str]) -> Tensor:
+    """Features ``[N, F]`` float32."""
+    return torch.cat([torch.tensor([part.numbers(name) for name in names], dtype=torch.float32).T for part in parts])
+
+
+def cells_of(parts: list[Rows], names: list[str]) -> Cells:
+    """The cells of columns, one part after the other."""
+    places = [(part, row) for part in parts for row in range(len(part.cells))]
+    columns = {name: [part.cells[row][name] for part, row in places] for name in names}
+
+    def at(row: int, column: str) -> str:
+        part, own = places[row]
+        return part.at(own, column)
+
+    return Cells(columns, parts[0].number, at, parts[0].where)
 
 
 def _counting(x: Tensor, names: Sequence[str]) -> list[str]:

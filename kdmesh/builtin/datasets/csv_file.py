@@ -17,8 +17,12 @@ def csv_file(
     classes: int | None = None,
     values: list[str] | None = None,
     indicators: list[str] | None = None,
+    cells: bool = False,
 ) -> Table:
-    """Return features ``[N, F]`` and labels of a CSV file, plain or .gz; ``test_path`` is the official test split."""
+    """Return features ``[N, F]`` and labels of a CSV file, plain or .gz; ``test_path`` is the official test split.
+
+    ``cells``: features are prepared later, see :func:`kdmesh.tables.rows.table_of`.
+    """
     test = None if test_path is None else read_csv(Path(test_path), "data.dataset.csv.test_path")
     train = read_csv(Path(path), "data.dataset.csv.path")
-    return table_of(train, test, label, features, classes, values, indicators)
+    return table_of(train, test, label, features, classes, values, indicators, cells)

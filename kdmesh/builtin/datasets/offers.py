@@ -355,8 +355,16 @@ DATASETS = [
         "PNG, JPEG and WebP in folders of classes, in a .zip or .tar, or listed in a table",
         pool=True,
     ),
-    DatasetOffer("csv", "kdmesh.builtin.datasets.csv_file:csv_file", RowsConfig, "a CSV file with a header row"),
-    DatasetOffer("jsonl", "kdmesh.builtin.datasets.jsonl_file:jsonl_file", RowsConfig, "JSON objects, one per line"),
+    DatasetOffer(
+        "csv", "kdmesh.builtin.datasets.csv_file:csv_file", RowsConfig, "a CSV file with a header row", cells=True
+    ),
+    DatasetOffer(
+        "jsonl",
+        "kdmesh.builtin.datasets.jsonl_file:jsonl_file",
+        RowsConfig,
+        "JSON objects, one per line",
+        cells=True,
+    ),
     DatasetOffer(
         "lists",
         "kdmesh.builtin.datasets.lists:lists",
