@@ -26,6 +26,9 @@ SETTINGS: dict[str, Any] = {
     "cross_encoder": None,
     "stored": None,  # of the store
     "api": None,  # elsewhere
+    "sklearn": None,  # of a file, and frozen
+    "lightgbm": None,
+    "onnx": None,
 }
 RULES = [
     offer.name

@@ -246,6 +246,8 @@ for kind in CONTRACTS:
             continue  # it computes nothing, and has no weights: tests/store_runs/test_stored_model.py
         if getattr(offer, "served", False):
             continue  # it is elsewhere: tests/endpoints
+        if getattr(offer, "fixed", False):
+            continue  # it is what a file says, and never learns: tests/engine/test_file_models.py
         if offer.factory.startswith("kdmesh."):  # a plugin's own tests look after the rest
             globals()[f"Test_{kind}_{offer.name}"] = contract(kind, offer)
 

@@ -93,6 +93,27 @@ class StoredConfig(Config):
     )
 
 
+class FileConfig(Config):
+    """A file that another library made."""
+
+    path: Path = Field(description="the file; a saved agent has its bytes in model.safetensors")
+
+
+class SklearnConfig(FileConfig):
+    """A file of skops; a pickle is never read."""
+
+    trusted: list[str] = Field(
+        [], description="types in it that you have reviewed, beside those of scikit-learn that kdmesh knows"
+    )
+
+
+class OnnxConfig(FileConfig):
+    """A file of ONNX with one input of float32."""
+
+    output: str | None = Field(None, description="the output that is meant, where there are several")
+    gives: Literal["logits", "probabilities"] = Field("logits", description="what that is; of values: logits")
+
+
 MODELS = [
     ModelOffer("mlp", "kdmesh.builtin.models.mlp:MLP", MlpConfig, "fully connected layers, for vectors and images"),
     ModelOffer("cnn", "kdmesh.builtin.models.cnn:CNN", CnnConfig, "convolution, ReLU, pooling; for images"),
@@ -141,6 +162,28 @@ MODELS = [
         "a model behind an OpenAI-compatible endpoint, as a labeller or a language model; for frozen agents",
         encoder="kdmesh.text.api:encoder",
         served=True,
+    ),
+    ModelOffer(
+        "sklearn",
+        "kdmesh.builtin.models.sklearn_file:SklearnFile",
+        SklearnConfig,
+        "a model of scikit-learn that skops saved, by its probabilities or values; for frozen agents",
+        fixed=True,
+    ),
+    ModelOffer(
+        "lightgbm",
+        "kdmesh.builtin.models.lightgbm_file:LightgbmFile",
+        FileConfig,
+        "gradient boosting of LightGBM, in its own text form; for frozen agents",
+        "Ke et al. 2017, LightGBM: A Highly Efficient Gradient Boosting Decision Tree, NeurIPS",
+        fixed=True,
+    ),
+    ModelOffer(
+        "onnx",
+        "kdmesh.builtin.models.onnx_file:OnnxFile",
+        OnnxConfig,
+        "a model in the ONNX format, run by onnxruntime on the CPU; for frozen agents",
+        fixed=True,
     ),
     ModelOffer(
         "stored",
