@@ -8,6 +8,7 @@
 # make trec DATA=folder, make shakespeare DATA=folder, make ranking DATA=folder   measure on real text: the top of
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
 # make api-classifier DATA=folder   a classifier behind an endpoint, distilled: see benchmarks/api_classifier.py
+# make tabular-claims   gradient boosting as the teacher of a small perceptron, on two tables
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
 # make smollm DATA=folder         five ways to teach a student of a language model, hours; it goes on where it stopped
 # make augment-trec DATA=folder   fifty labelled questions, and what a language model writes more of
@@ -73,7 +74,11 @@ agents-claims: $(RUN_READY)
 task-claims: $(RUN_READY)
 	$(BIN)/python benchmarks/task_claims.py
 
-.PHONY: sums-claims reward-claims preference-claims
+tabular-claims: $(RUN_READY)
+	$(PIP) --editable '.[lightgbm]'
+	nice -n 10 $(BIN)/python benchmarks/tabular_claims.py $(ARGS)
+
+.PHONY: tabular-claims sums-claims reward-claims preference-claims
 sums-claims reward-claims preference-claims: $(RUN_READY)
 	$(PIP) --no-deps --editable plugins/kdmesh-rl --editable plugins/kdmesh-preference
 	$(BIN)/python benchmarks/$(subst -,_,$@).py $(ARGS)
