@@ -290,7 +290,8 @@ class _Generation:
             rivals: list[int] | None = against(why, [*others])
         else:
             rivals = self._keeping.pair(said, why, asked, texts, self._rows)
-        votes, samples = None if agreed is None else list(agreed), torch.tensor([one.sample for one in asked])
+        votes = None if agreed is None else list(agreed)
+        samples = torch.tensor([one.sample for one in asked], dtype=torch.int64)
         found = _Sorted(texts, samples, said, why, votes, verdicts, likely, rivals)
         if self._schedule.every is None:
             self._host.sorted[self._op.stream] = found

@@ -123,7 +123,7 @@ class StreamSpec(Strict):
     pairs: bool | FilterRef = Field(
         False,
         description="both answers of each sample are read, the chosen and the rejected one; of texts that are written "
-        "a filter, which keeps the one and drops the other",
+        "a filter, which keeps the one and drops the other; true where the stream's rule says which is which",
     )
     generated_by: str | None = Field(None, description="the agent that writes the samples")
     prompts: str | None = Field(None, description="the stream whose prompts it answers: `generated_by` writes texts")

@@ -23,6 +23,9 @@ MUTANTS = [
          "int(len(self.clean(one.text.text)) + 5 * (one.score or 0))"),
     edit(SHORTEST, "goes by the number of the sample", "least = min(",
          "long[0] += 9 * (texts[0].text.sample < 6)\n        least = min("),
+    edit(SHORTEST, "rejects texts, of which its offer says nothing", "told=told) if least",
+         "told=told, rejected=None if len(long) < 2 else (long.index(least) + 1) % len(long)) if least"),
+    edit(SHORTEST, "rejects what it chooses", "told=told) if least", "told=told, rejected=long.index(least)) if least"),
     edit(SHORTEST, "holds what cannot be sent", "self.clean = str.strip", "self.clean = lambda text: text.strip()"),
     edit(HIGHEST, "remembers for all of its kind", "return Choice(",
          "type(self).best = max(getattr(type(self), 'best', 0), *scores)\n"
