@@ -117,7 +117,8 @@ def tell(name: str, data: dict[str, Any], seeds: int, folder: Path) -> None:
     for other, pair, said in zip(others, pairs, verdicts(pairs), strict=True):
         ends = "" if said["low"] is None else f" (95% {said['low']:+.2f} to {said['high']:+.2f})"
         count = f"better in {pair['wins']}, equal in {pair['ties']} of {seeds}"
-        print(f"  boosting's student minus {ARMS[other]}: {pair['mean']:+.2f}{ends}, {count}: {said['verdict']}")
+        mean = f"{round(pair['mean'], 2) + 0.0:+.2f}{ends}"
+        print(f"  boosting's student minus {ARMS[other]}: {mean}, {count}: {said['verdict']}")
 
 
 def main() -> int:

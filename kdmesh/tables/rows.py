@@ -63,7 +63,9 @@ class Rows:
         return f"{said}, as are {len(values) - count} of {len(values)} cells" if count else said
 
     def numbers(
-        self, column: str, instead: str = "a number in every row, or `features` without this column"
+        self,
+        column: str,
+        instead: str = "a number in every row, `features` without this column, or `data.prepare` for gaps and words",
     ) -> list[float]:
         """The column's values; a cell that is not a finite number is a MeshError."""
         values = []

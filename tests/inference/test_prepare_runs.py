@@ -256,3 +256,40 @@ def test_images_are_scaled_by_channel_and_predicted_from_raw_pixels(tmp_path: Pa
     mean, by = (model.predict.trained.prepared.groups[0].numbers[name] for name in ("shift", "by"))
     seen = ((raw / 16).double() - float(mean[0])) / float(by[0])
     assert torch.allclose(model(seen.float()), model.predict(raw).scores, atol=1e-5)
+
+
+def test_images_of_files_are_prepared_as_the_run_prepared_them(tmp_path: Path, capsys: Any) -> None:
+    image = pytest.importorskip("PIL.Image", reason="pip install kdmesh[images]")
+    drawn = torch.Generator().manual_seed(0)
+    for part, count in (("train", 24), ("test", 10)):
+        for number in range(count):
+            kind, where = ("dark", "light")[number % 2], tmp_path / part / ("dark", "light")[number % 2]
+            where.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(*((0, 120) if kind == "dark" else (100, 256)), (6, 5), generator=drawn)
+            image.fromarray(pixels.to(torch.uint8).numpy()).save(where / f"{number}.png")
+    settings = {"path": str(tmp_path / "train"), "test_path": str(tmp_path / "test"), "lazy": False}
+    data = {"dataset": {"images": settings}, "prepare": [{"columns": "pixels", "scale": "standard"}]}
+    run_once(Request(parse(mesh(tmp_path, [], data=data)), out=tmp_path / "runs", backend="inline"))
+    root = next((tmp_path / "runs").glob("*/*"))
+    figures = json.loads((root / "summary.json").read_text(encoding="utf-8"))["agents"]["s"]["metrics"]["test"]
+    said = told(capsys, "evaluate", root / "agents" / "s", tmp_path / "test", "--json", "--quiet")
+    assert json.loads(said)["figures"] == figures
+    with pytest.raises(MeshError, match="read when they are asked for"):
+        examined(mesh(tmp_path, [], data={**data, "dataset": {"images": {**settings, "lazy": True}}}))
+
+
+def test_other_values_in_validation_test_and_transfer_give_the_same_fit(folder: Path) -> None:
+    given = mesh(folder, WHOLE)
+    given["data"] |= {"transfer": 60}
+    first = examined(given)
+    rows, held = rows_of(folder / "census.csv"), {*range(450)} - {*first.streams["train"].rows.tolist()}
+    assert len(held) == sum(len(first.streams[name].rows) for name in ("test", "validation", "transfer")) == 186
+    for row in held:
+        rows[row] |= {"age": str(row * 97), "hours": "?", "gain": "-5.5", "workclass": rows[row - 1]["workclass"]}
+        rows[row] |= {"occupation": "clerk", "education": "doctorate", "postcode": str(7000 + row)}
+    given["data"]["dataset"]["csv"]["path"] = str(saved(folder / "others.csv", rows))
+    second = examined(given)
+    assert torch.equal(first.streams["train"].rows, second.streams["train"].rows)
+    assert first.table.prepared.files() == second.table.prepared.files()
+    train = first.streams["train"].rows
+    assert torch.equal(first.table.x[train], second.table.x[train]) and not torch.equal(first.table.x, second.table.x)
