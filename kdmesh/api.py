@@ -341,7 +341,10 @@ def _result(outcome: Outcome, request: Request) -> Result:
 def data(
     train: Any, validation: Any = None, test: Any = None, transfer: Any = None, *, classes: int | None = None
 ) -> Table:
-    """Data from Python: map-style data sets of ``(x, y)``, or pairs of tensors.
+    """Data from Python: map-style data sets of ``(x, y)``, pairs of tensors, or texts ``[("a text", 0), ...]``.
+
+    Labels of texts are numbers of classes, names, or None for none: see
+    :func:`kdmesh.streams.from_torch.from_texts`.
 
     ``transfer``: samples without labels, data sets of ``x`` or a tensor; labels that it has are not looked at.
     ``classes``: how many there are; by default what the labels show. Raises MeshError for what is no such data.

@@ -76,7 +76,7 @@ def read(path: Path, trained: Trained, named: Mapping[str, str] | None = None, w
     if kind in TABLES:
         reads = _reads(trained, named or {})
         raw = [str(reads[role]) for role in ("messages", "tools") if role in reads]
-        rows = read_rows(path, where, raw)
+        rows = read_rows(path, where, raw, _written(trained, "delimiter"), _written(trained, "encoding") or "")
         if trained.config.images is not None:
             column = str(trained.config.reads.get("image", "path"))
             table.has_columns(rows, column)
@@ -94,6 +94,12 @@ def read(path: Path, trained: Trained, named: Mapping[str, str] | None = None, w
         return Inputs(path, where, texts, None, range(1, len(texts) + 1), "line")
     arrays = _arrays(path, kind, trained.given_shape, trained, where)
     return Inputs(path, where, arrays, None, range(len(arrays)), "row")
+
+
+def _written(trained: Trained, how: str) -> str | None:
+    """How the files were written that the agent learned from, as far as that is no default."""
+    found = trained.config.reads.get(how)
+    return found if isinstance(found, str) else None
 
 
 def _images(path: Path, trained: Trained, where: str) -> Inputs:

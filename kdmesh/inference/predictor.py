@@ -117,7 +117,7 @@ class Predictor:
 
     def _texts_of(self, rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
         reads = self.trained.config.reads or {"text": "text"}
-        odd = sorted(set(reads) - {"text", "pair", "prompt", "label", "values", "indicators"})
+        odd = sorted(set(reads) - {"text", "pair", "prompt", "label", "values", "indicators", "delimiter", "encoding"})
         if odd:
             raise self._wrong(f"it reads {odd[0]}", "a list of kdmesh.streams.texts.Sample")
         roles = {role: str(reads[role]) for role in ("text", "pair", "prompt") if role in reads}

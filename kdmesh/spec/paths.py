@@ -15,7 +15,7 @@ from kdmesh.spec.mesh import MeshSpec
 if TYPE_CHECKING:
     from kdmesh.spec.agents import AgentSpec
 
-PATHS = ("path", "validation_path", "test_path", "folder")
+PATHS = ("path", "validation_path", "test_path", "transfer_path", "root", "folder")
 """Settings of a data set that name a file or folder, also where their type is text."""
 
 MODEL_PATHS = ("path", "tokenizer", "trust_remote_code")

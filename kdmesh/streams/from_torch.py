@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
@@ -12,7 +13,10 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.checks import as_tensor, features, targets
 from kdmesh.streams.table import Table, no_labels
-from kdmesh.streams.texts import concatenate
+from kdmesh.streams.texts import Sample, Texts, concatenate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WHERE = "data"
 AGAIN = 16  # items that are read twice, to see whether they stay the same
@@ -20,6 +24,8 @@ AGAIN = 16  # items that are read twice, to see whether they stay the same
 
 def table_from(dataset: Dataset[Any] | tuple[Any, ...] | Table, classes: int | None = None) -> Table:
     """Return a table of a tensor pair ``(x, y)``, a `TensorDataset`, or any data set with length and index.
+
+    A list of texts, or of texts with a label each, is what :func:`from_texts` makes of it.
 
     Items are ``x`` or ``(x, y)``; ``y`` is a class, T values or K indicators (see
     :func:`kdmesh.streams.checks.targets`). Another data set is read once, in order; some of its items are read again,
@@ -29,6 +35,8 @@ def table_from(dataset: Dataset[Any] | tuple[Any, ...] | Table, classes: int | N
     """
     if isinstance(dataset, Table):
         return dataset if classes is None else _build(dataset.x, dataset.y, classes, dataset)
+    if isinstance(dataset, list) and _are_texts(dataset):
+        return from_texts(dataset, classes)
     if isinstance(dataset, tuple):
         return _build(*_pair(dataset), classes)
     if isinstance(dataset, TensorDataset):
@@ -59,12 +67,66 @@ def table_from(dataset: Dataset[Any] | tuple[Any, ...] | Table, classes: int | N
     return table
 
 
+def _are_texts(given: Any) -> bool:
+    """Whether data are a list of texts, alone or with a label each; one whose first item is one is meant to be."""
+    if not isinstance(given, list) or not given:
+        return False
+    first = given[0][0] if isinstance(given[0], tuple | list) and given[0] else given[0]
+    return isinstance(first, str | Sample)
+
+
+def from_texts(items: Sequence[Any], classes: int | None = None) -> Table:
+    """Return texts ``[text, (text, label), ...]``: a label is the number of a class, its name, or None for none.
+
+    A text is words, or a :class:`kdmesh.streams.texts.Sample`. Names are numbered in sorted order. Texts without a
+    label among others are the official split `transfer`; where none has one, they are what a language model learns, or,
+    with ``classes``, samples without labels.
+    """
+    samples, labels = [], list[Any]()
+    for at, item in enumerate(items):
+        text, label = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
+        if isinstance(text, str) and text.strip():
+            text = Sample(text, at=f"text {at}")
+        if not isinstance(text, Sample):
+            what = f"text {at} is {text!r:.40}"
+            raise MeshError(what, where=WHERE, instead="a text, or (text, label), in every item; none is empty")
+        if not (label is None or isinstance(label, str | int | np.integer)) or isinstance(label, bool):
+            what = f"the label of text {at} is {label!r:.40}"
+            raise MeshError(what, where=WHERE, instead="a whole number from 0, the name of a class, or None for none")
+        samples.append(text)
+        labels.append(label)
+    known = [at for at, label in enumerate(labels) if label is not None]
+    if not known:
+        return Table(Texts(samples), None, classes or 0, source="torch")
+    if len({isinstance(labels[at], str) for at in known}) > 1:
+        raise MeshError("labels are numbers and names", where=WHERE, instead="numbers of classes, or names")
+    names = sorted({labels[at] for at in known}) if isinstance(labels[known[0]], str) else []
+    if names and classes is not None and len(names) > classes:
+        raise MeshError(f"{len(names)} names for {classes} classes", where=WHERE, instead=f"classes={len(names)}")
+    numbers = [names.index(labels[at]) if names else int(labels[at]) for at in known]
+    y, count = targets(torch.tensor(numbers), len(known), classes or len(names) or None, "labels", WHERE)
+    rest = [at for at, label in enumerate(labels) if label is None]
+    made = Texts([samples[at] for at in (*known, *rest)])
+    ids = torch.arange(len(made))
+    return Table(
+        made,
+        torch.cat([y, no_labels(y, len(rest))]),
+        count,
+        official={"train": ids[: len(known)], "transfer": ids[len(known) :]} if rest else {},
+        labels=names if len(names) == count else [],
+        source="torch",
+        reads={"text": "text"},
+    )
+
+
 def pool_from(dataset: Any) -> Table:
     """Return samples without labels: of a tensor, or of what :func:`table_from` reads, whose labels are left out."""
     if isinstance(dataset, Table):
         return replace(dataset, y=None)
     if isinstance(dataset, TensorDataset):
         dataset = dataset.tensors
+    if _are_texts(dataset):
+        return replace(from_texts([one[0] if isinstance(one, tuple | list) else one for one in dataset], 1), y=None)
     if isinstance(dataset, Tensor | tuple):
         return table_from((dataset if isinstance(dataset, Tensor) else dataset[0],), 1)
     indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
@@ -102,6 +164,13 @@ def join(
     Classes that have names in every table are joined by name, in the order of ``train``. Labels of ``transfer`` are not
     looked at.
     """
+    if set(train.official) == {"train", "transfer"} and (validation, test, transfer) != (None, None, None):
+        train, pool = (_rows_of(train, train.official[name]) for name in ("train", "transfer"))
+        if transfer is not None:
+            raise MeshError(
+                f"{len(pool)} samples of train have no label", where="data.transfer", instead="one of the two"
+            )
+        transfer = pool
     if transfer is not None:
         empty = None if train.y is None else no_labels(train.y, len(transfer))
         transfer = replace(transfer, y=empty, labels=train.labels, classes=train.classes)
@@ -131,6 +200,15 @@ def join(
         columns={key: [value for part in tables.values() for value in part.columns[key]] for key in shared},
         deterministic=all(part.deterministic for part in tables.values()),
         notes=list(dict.fromkeys(note for part in tables.values() for note in part.notes)),
+    )
+
+
+def _rows_of(table: Table, rows: Tensor) -> Table:
+    """Some samples alone."""
+    y = None if table.y is None else table.y[rows]
+    columns = {name: [values[row] for row in rows.tolist()] for name, values in table.columns.items()}
+    return replace(
+        table, x=table.texts[rows] if table.is_text else table.numbers[rows], y=y, official={}, columns=columns
     )
 
 

@@ -152,15 +152,18 @@ class Table:
     @cached_property
     def _look(self) -> _Look:
         """What one reading of all samples shows, where they are not in memory: it may take as long as an epoch."""
-        digest = hashlib.sha256()
-        found: list[Tensor] = []
-        ends: list[tuple[Tensor, Tensor]] = []
+        digest, done = hashlib.sha256(), 0
+        found = torch.empty(len(self), dtype=torch.int64)  # at once: what stays between large parts splits the heap
+        low = high = None
         for part in chunks(self.numbers):
             digest.update(_bytes(part))
-            found.append(keys(part))
-            ends.append(_ends(part))
-        low, high = (torch.stack(one) for one in zip(*ends, strict=True))
-        return _Look(digest.hexdigest(), torch.cat(found), low.amin(0), high.amax(0))
+            found[done : done + len(part)] = keys(part)
+            done += len(part)
+            ends = _ends(part)
+            low = ends[0] if low is None else torch.minimum(low, ends[0], out=low)
+            high = ends[1] if high is None else torch.maximum(high, ends[1], out=high)
+        assert low is not None and high is not None
+        return _Look(digest.hexdigest(), found, low, high)
 
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:

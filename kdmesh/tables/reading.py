@@ -13,11 +13,16 @@ from kdmesh.tables.parquet import read_parquet
 from kdmesh.tables.rows import Rows
 
 
-def read_rows(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
-    """Return a file's rows; columns in ``raw`` as the file has them. MeshError for a file of no known kind."""
+def read_rows(
+    path: Path, where: str, raw: Collection[str] = (), delimiter: str | None = None, encoding: str = ""
+) -> Rows:
+    """Return a file's rows; columns in ``raw`` as the file has them. MeshError for a file of no known kind.
+
+    ``delimiter``: of CSV, by default a comma, in .tsv a tab; ``encoding``: of CSV and TSV, by default UTF-8.
+    """
     match kind_of(path):
         case ".csv" | ".tsv" as kind:
-            return read_csv(path, where, delimiter="\t" if kind == ".tsv" else ",")
+            return read_csv(path, where, delimiter or ("\t" if kind == ".tsv" else ","), encoding)
         case ".jsonl":
             return read_jsonl(path, where, raw)
         case ".parquet" if path.suffix != ".gz":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.cells import Cells
 from kdmesh.streams.checks import labels
-from kdmesh.streams.table import NOT_ASKED, Table
+from kdmesh.streams.table import NOT_ASKED, Table, no_labels
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -99,8 +99,13 @@ def table_of(
     values: list[str] | None = None,
     indicators: list[str] | None = None,
     cells: bool = False,
+    *,
+    validation: Rows | None = None,
+    pool: Rows | None = None,
 ) -> Table:
-    """Return a table of features ``[N, F]``, the rows of ``test`` as official test split.
+    """Return a table of features ``[N, F]``, the rows of ``test`` and ``validation`` as official splits.
+
+    Rows without labels, those of ``pool`` and of ``train`` in which they are empty, are the official split `transfer`.
 
     Features are the columns named, in that order, else every numeric one but the label: those in which at least half
     of the cells are numbers, and then all must be. Columns that are neither numeric nor the label are kept as
@@ -109,12 +114,25 @@ def table_of(
     ``indicators`` (1 and 0, or true and false). What ``test`` holds beyond the classes of ``train`` is refused. With
     ``cells`` features are all columns but the labels, or those named, and are left as ``cells``, to be prepared.
     """
-    parts = [train] if test is None else [train, test]
     learned = values or indicators or [label or "label"]
+    if label is None and classes is not None and learned[0] not in train.columns and not (values or indicators):
+        learned = []  # nothing has a label
     has_columns(train, *learned, *(features or ()))
-    if test is not None and set(test.columns) != set(train.columns):
-        odd = sorted(set(test.columns) ^ set(train.columns))
-        raise MeshError(f"{test.path}: columns differ from {train.path}: {', '.join(odd)}", where=test.where)
+    held = {name: rows for name, rows in {"validation": validation, "test": test}.items() if rows is not None}
+    for rows in (*held.values(), *([pool] if pool is not None else [])):
+        odd = set(rows.columns) ^ set(train.columns)
+        odd -= {*learned} if rows is pool else set()
+        if odd:
+            what = f"{rows.path}: columns differ from {train.path}: {', '.join(sorted(odd))}"
+            raise MeshError(what, where=rows.where, instead="the same columns in every file")
+    pools: list[Rows] = []
+    notes: list[str] = []
+    if learned:
+        train, pools, notes = apart(train, learned, list(held.values()))
+    pools += [pool] if pool is not None else []
+    splits = {"train": train, **held}
+    parts = list(splits.values())
+    every = [*parts, *pools]
     others = [name for name in train.columns if name not in learned]
     numeric = [name for name in others if train.is_numeric(name)]
     chosen = list(features) if features is not None else others if cells else numeric
@@ -126,12 +144,10 @@ def table_of(
             where=train.where,
             instead=f"numeric columns, each once, without {', '.join(map(repr, learned))}",
         )
-    own = cells_of(parts, chosen) if cells else None
-    x = own.known(chosen) if own is not None else _numbers(parts, chosen)
-    if values or indicators:
-        y, count, names = (values_of(parts, learned) if values else indicators_of(parts, learned)), 0, learned
-    else:
-        y, count, names = labels_of(parts, learned[0], classes)
+    own = cells_of(every, chosen) if cells else None
+    x = own.known(chosen) if own is not None else _numbers(every, chosen)
+    y, count, names = _labels(parts, learned, classes, bool(values), bool(indicators))
+    y = y if y is None else torch.cat([y, no_labels(y, len(x) - len(y))])
     texts = [name for name in others if name not in numbers and (cells or name not in used)]
     left_out = {name: NOT_ASKED if features is not None else train.why_not(name) for name in others if name not in used}
     counting = _counting(x[: len(train.cells)], chosen)
@@ -139,16 +155,34 @@ def table_of(
         x.contiguous(),
         y,
         count,
-        official={} if test is None else {"test": torch.arange(len(train.cells), len(x))},
-        columns={name: [text for part in parts for text in part.texts(name)] for name in texts},
+        official=official(splits, pools),
+        columns={name: [text for part in every for text in part.texts(name)] for name in texts},
         labels=names,
         source=str(train.path),
-        reads={"values": values} if values else {"indicators": indicators} if indicators else {"label": learned[0]},
+        reads=_reads(values, indicators, learned),
         features=list(chosen),
         left_out=left_out,
         cells=own,
-        notes=[f"column {name!r} numbers the rows, and is a feature" for name in counting],
+        notes=[*notes, *(f"column {name!r} numbers the rows, and is a feature" for name in counting)],
     )
+
+
+def _labels(
+    parts: list[Rows], learned: list[str], classes: int | None, values: bool, indicators: bool
+) -> tuple[Tensor | None, int, list[str]]:
+    """The labels, how many classes there are, and names; nothing where no column is learned."""
+    if not learned:
+        return None, classes or 0, []
+    if values or indicators:
+        return (values_of(parts, learned) if values else indicators_of(parts, learned)), 0, learned
+    return labels_of(parts, learned[0], classes)
+
+
+def _reads(values: list[str] | None, indicators: list[str] | None, learned: list[str]) -> dict[str, str | list[str]]:
+    """Which columns are labels, by the setting that names them."""
+    if values or indicators:
+        return {"values": values} if values else {"indicators": indicators or []}
+    return {"label": learned[0]} if learned else {}
 
 
 def _numbers(parts: list[Rows], names: list[str]) -> Tensor:
@@ -172,6 +206,48 @@ def _counting(x: Tensor, names: Sequence[str]) -> list[str]:
     """The columns of ``x [N, F]`` whose values go up by one from row to row."""
     found = (x.diff(dim=0) == 1).all(0) if len(x) > 2 else torch.zeros(len(names), dtype=torch.bool)
     return [name for name, counts in zip(names, found.tolist(), strict=True) if counts]
+
+
+def apart(train: Rows, learned: Sequence[str], others: Sequence[Rows]) -> tuple[Rows, list[Rows], list[str]]:
+    """The rows of train that have labels, those that have none, if any, and what is to be said of that.
+
+    A row has none where every column of ``learned`` is empty. ``others``: the tables of other splits, which must have
+    labels. MeshError where no row has any.
+    """
+    empty = [all(_blank(cells[name]) for name in learned) for cells in train.cells]
+    if not any(empty):
+        return train, [], []
+    named = ", ".join(map(repr, learned))
+    if all(empty):
+        held = [str(rows.path) for rows in others if any(not _blank(cells[learned[0]]) for cells in rows.cells)]
+        also = f", and {' and '.join(held)} alone has some" if held else ""
+        what = f"{train.path}: no row has a label in column {named}{also}"
+        instead = "labels to learn from; or `transfer_path`, for rows without, beside a `path` of rows with labels"
+        raise MeshError(what, where=train.where, instead=instead)
+    count = sum(empty)
+    has = "row has" if count == 1 else "rows have"
+    note = f"{train.path}: {count:,} of {len(empty):,} {has} no label in column {named}: the split `transfer`"
+    return _some(train, empty, False), [_some(train, empty, True)], [note]
+
+
+def official(parts: dict[str, Rows], pools: Sequence[Rows]) -> dict[str, Tensor]:
+    """The rows of each split in a table of all of them, where there are several; ``pools`` are those of `transfer`."""
+    sizes = {name: len(rows.cells) for name, rows in parts.items()}
+    if pools:
+        sizes["transfer"] = sum(len(rows.cells) for rows in pools)
+    if len(sizes) == 1:
+        return {}
+    ends = torch.tensor(list(sizes.values())).cumsum(0).tolist()
+    return {name: torch.arange(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+
+
+def _some(rows: Rows, empty: Sequence[bool], wanted: bool) -> Rows:
+    at = [row for row, blank in enumerate(empty) if blank is wanted]
+    return replace(rows, lines=[rows.lines[row] for row in at], cells=[rows.cells[row] for row in at])
+
+
+def _blank(cell: object) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip()) or cell != cell
 
 
 def has_columns(rows: Rows, *names: str) -> None:

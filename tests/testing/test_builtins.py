@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 import struct
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from kdmesh import testing
@@ -153,6 +156,21 @@ def csv(folder):
     return {"path": str(folder / "some.csv"), "test_path": str(folder / "more.csv")}
 
 
+def parquet(folder):
+    table = pyarrow.table({"a": [1.0, 2.0, 3.0, 4.0, 5.0], "b": [2, 1, 0, 1, 2], "label": ["x", "y", "x", "y", None]})
+    pyarrow.parquet.write_table(table, folder / "some.parquet")
+    return {"path": str(folder / "some.parquet")}
+
+
+def sql(folder):
+    base = sqlite3.connect(folder / "some.db")
+    base.executescript(
+        "create table t (a, label); insert into t values (1, 'x'), (2, 'y'), (3, 'x'), (4, 'y'), (5, null);"
+    )
+    base.close()
+    return {"path": str(folder / "some.db"), "query": "select * from t", "test_query": "select * from t where a = 1"}
+
+
 def jsonl(folder):
     rows = [{"a": number, "label": number % 2} for number in range(5)]
     (folder / "some.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -197,6 +215,8 @@ FILES = {
     "csv": csv,
     "images": images,
     "jsonl": jsonl,
+    "parquet": parquet,
+    "sql": sql,
     "lists": lists,
     "text": text,
     "text_file": text_file,

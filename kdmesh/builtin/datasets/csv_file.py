@@ -6,7 +6,8 @@ from pathlib import Path
 
 from kdmesh.streams.table import Table
 from kdmesh.tables.comma import read_csv
-from kdmesh.tables.rows import table_of
+from kdmesh.tables.kinds import kind_of
+from kdmesh.tables.rows import Rows, table_of
 
 
 def csv_file(
@@ -18,11 +19,26 @@ def csv_file(
     values: list[str] | None = None,
     indicators: list[str] | None = None,
     cells: bool = False,
+    validation_path: str | None = None,
+    transfer_path: str | None = None,
+    delimiter: str | None = None,
+    encoding: str = "",
 ) -> Table:
-    """Return features ``[N, F]`` and labels of a CSV file, plain or .gz; ``test_path`` is the official test split.
+    """Return features ``[N, F]`` and labels of a CSV file, plain or .gz, and of the files of official splits.
 
-    ``cells``: features are prepared later, see :func:`kdmesh.tables.rows.table_of`.
+    Rows of ``transfer_path`` have no labels, nor have those of ``path`` in which they are empty. With ``cells``
+    features are prepared later, see :func:`kdmesh.tables.rows.table_of`.
     """
-    test = None if test_path is None else read_csv(Path(test_path), "data.dataset.csv.test_path")
-    train = read_csv(Path(path), "data.dataset.csv.path")
-    return table_of(train, test, label, features, classes, values, indicators, cells)
+
+    def read(key: str, name: str | None) -> Rows | None:
+        if name is None:
+            return None
+        tab = kind_of(Path(name)) == ".tsv"
+        return read_csv(Path(name), f"data.dataset.csv.{key}", delimiter or ("\t" if tab else ","), encoding)
+
+    train, validation = read("path", path), read("validation_path", validation_path)
+    assert train is not None
+    test, pool = read("test_path", test_path), read("transfer_path", transfer_path)
+    found = table_of(train, test, label, features, classes, values, indicators, cells, validation=validation, pool=pool)
+    found.reads |= {name: told for name, told in {"delimiter": delimiter, "encoding": encoding}.items() if told}
+    return found

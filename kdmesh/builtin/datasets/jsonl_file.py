@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdmesh.streams.table import Table
 from kdmesh.tables.lines import read_jsonl
-from kdmesh.tables.rows import table_of
+from kdmesh.tables.rows import Rows, table_of
 
 
 def jsonl_file(
@@ -18,11 +18,20 @@ def jsonl_file(
     values: list[str] | None = None,
     indicators: list[str] | None = None,
     cells: bool = False,
+    validation_path: str | None = None,
+    transfer_path: str | None = None,
 ) -> Table:
-    """Return features ``[N, F]`` and labels of a JSON-lines file, plain or .gz; ``test_path`` is the official test.
+    """Return features ``[N, F]`` and labels of a JSON-lines file, plain or .gz, and of the files of official splits.
 
-    ``cells``: features are prepared later, see :func:`kdmesh.tables.rows.table_of`.
+    Rows of ``transfer_path`` have no labels, nor have those of ``path`` in which they are empty. With ``cells``
+    features are prepared later, see :func:`kdmesh.tables.rows.table_of`.
     """
-    test = None if test_path is None else read_jsonl(Path(test_path), "data.dataset.jsonl.test_path")
-    train = read_jsonl(Path(path), "data.dataset.jsonl.path")
-    return table_of(train, test, label, features, classes, values, indicators, cells)
+
+    def read(key: str, name: str | None) -> Rows | None:
+        where = f"data.dataset.jsonl.{key}"
+        return None if name is None else read_jsonl(Path(name), where)
+
+    train, validation = read("path", path), read("validation_path", validation_path)
+    assert train is not None
+    test, pool = read("test_path", test_path), read("transfer_path", transfer_path)
+    return table_of(train, test, label, features, classes, values, indicators, cells, validation=validation, pool=pool)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kdmesh.offers import Config, DatasetOffer
 from kdmesh.tables.kinds import is_table
@@ -110,10 +111,81 @@ class RowsConfig(Config):
     )
     features: list[str] | None = Field(None, min_length=1, description="feature columns; by default all numeric ones")
     test_path: str | None = Field(None, description="file with the official test split, same columns")
-    classes: int | None = Field(None, ge=1, description="number of classes; by default as many as path has")
+    classes: int | None = Field(
+        None, ge=1, description="number of classes; by default as many as path has; needed where nothing has a label"
+    )
+    validation_path: str | None = Field(None, description="file with the official validation split, same columns")
+    transfer_path: str | None = Field(
+        None, description="file with rows without labels, the split `transfer`; so are rows of path with an empty one"
+    )
 
     @model_validator(mode="after")
     def _labels(self) -> Self:
+        _one_kind(self)
+        return self
+
+
+class DelimitedConfig(RowsConfig):
+    """A CSV or TSV file with a header row."""
+
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="between cells: by default a comma, in a .tsv a tab"
+    )
+    encoding: str = Field("", description="of the text, `latin-1` say; by default UTF-8")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _encoding(value)
+
+    @field_validator("delimiter")
+    @classmethod
+    def _apart(cls, value: str | None) -> str | None:
+        if value is not None and value in '"\r\n':
+            raise ValueError("a quote or a line break ends cells in another way: ; or |, say, or \\t")
+        return value
+
+
+def _encoding(value: str) -> str:
+    """The name of an encoding of texts; ValueError for one that Python does not know."""
+    if value:
+        try:
+            text = codecs.lookup(value)._is_text_encoding
+        except LookupError:
+            text = False
+        if not text:
+            raise ValueError(f"{value!r} is no encoding of text: utf-8, latin-1, cp1252, utf-16 ...")
+    return value
+
+
+class SqlConfig(Config):
+    """Queries to a database, which is only read."""
+
+    query: str = Field(min_length=1, description="SELECT ... ORDER BY ...: the rows; a sample's id is its place")
+    path: str | None = Field(None, description="an SQLite file")
+    url: str | None = Field(
+        None, description="any other database as SQLAlchemy names it, `postgresql+psycopg://host/name`; no password"
+    )
+    url_env: str | None = Field(None, description="the environment variable that holds such a URL, with its password")
+    validation_query: str | None = Field(None, description="query for the official validation split, same columns")
+    test_query: str | None = Field(None, description="query for the official test split, same columns")
+    transfer_query: str | None = Field(None, description="query for rows without labels, the split `transfer`")
+    label: str | None = Field(
+        None, description="column with the label: a whole number from 0, or a class name; by default `label`"
+    )
+    values: list[str] | None = Field(
+        None, min_length=1, description="columns with values to learn (task: regression), instead of `label`"
+    )
+    indicators: list[str] | None = Field(
+        None, min_length=1, description="columns with labels that hold or not, 1 or 0 (task: multi_label), instead"
+    )
+    features: list[str] | None = Field(None, min_length=1, description="feature columns; by default all numeric ones")
+    classes: int | None = Field(None, ge=1, description="number of classes; by default as many as `query` gives")
+
+    @model_validator(mode="after")
+    def _one_database(self) -> Self:
+        if sum(one is not None for one in (self.path, self.url, self.url_env)) != 1:
+            raise ValueError("it needs one of `path`, `url` and `url_env`")
         _one_kind(self)
         return self
 
@@ -179,6 +251,13 @@ class TextConfig(Config):
     )
     validation_path: str | None = Field(None, description="file with the official validation split")
     test_path: str | None = Field(None, description="file with the official test split")
+    transfer_path: str | None = Field(
+        None, description="label: file with texts without labels, the split `transfer`; so are rows with an empty one"
+    )
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="of CSV, between cells: by default a comma, in a .tsv a tab"
+    )
+    encoding: str | None = Field(None, description="of CSV and TSV, `latin-1` say; by default UTF-8")
     hub: str | None = Field(None, description="id of a Hugging Face data set, instead of `path`")
     name: str | None = Field(None, description="hub: the data set's configuration")
     revision: str | None = Field(None, description="hub: branch, tag or commit")
@@ -249,17 +328,24 @@ class TextConfig(Config):
         columns += [*(self.values or ()), *(self.indicators or ())]
         if len(set(columns)) < len(columns):
             raise ValueError("one column has two meanings")
+        _encoding(self.encoding or "")
         return self
 
 
 LISTS = ("candidates", "relevance", "positive", "negative")
 COLUMNS = ("text", "pair", "prompt", "messages", "rejected", "tools", "spans", "query", *LISTS, "label")
-WITH = {"rejected": ("text", "messages"), "tools": ("messages",), "labels": ("label", "spans"), "classes": ("label",)}
+WITH = {
+    "transfer_path": ("label", "values", "indicators"),
+    "rejected": ("text", "messages"),
+    "tools": ("messages",),
+    "labels": ("label", "spans"),
+    "classes": ("label",),
+}
 """Settings of a text that are about another one, of which one must be there."""
 UNLIKE = {
-    "hub": {"validation_path", "test_path"},
+    "hub": {"validation_path", "test_path", "transfer_path", "delimiter", "encoding"},
     "path": {"name", "revision"},
-    "splits": {"validation_path", "test_path"},
+    "splits": {"validation_path", "test_path", "transfer_path"},
     "messages": {"text", "pair", "spans", "label", "labels", "classes", "values", "indicators"},
     "query": {
         "text",
@@ -356,14 +442,31 @@ DATASETS = [
         pool=True,
     ),
     DatasetOffer(
-        "csv", "kdmesh.builtin.datasets.csv_file:csv_file", RowsConfig, "a CSV file with a header row", cells=True
+        "csv",
+        "kdmesh.builtin.datasets.csv_file:csv_file",
+        DelimitedConfig,
+        "a CSV or TSV file with a header row",
+        pool=True,
+        cells=True,
     ),
     DatasetOffer(
         "jsonl",
         "kdmesh.builtin.datasets.jsonl_file:jsonl_file",
         RowsConfig,
         "JSON objects, one per line",
+        pool=True,
         cells=True,
+    ),
+    DatasetOffer(
+        "parquet",
+        "kdmesh.builtin.datasets.parquet_file:parquet_file",
+        RowsConfig,
+        "a Parquet file",
+        pool=True,
+        cells=True,
+    ),
+    DatasetOffer(
+        "sql", "kdmesh.builtin.datasets.sql:sql", SqlConfig, "rows of a database, by a query", pool=True, cells=True
     ),
     DatasetOffer(
         "lists",
@@ -377,6 +480,7 @@ DATASETS = [
         "kdmesh.builtin.datasets.text:text",
         TextConfig,
         "texts of CSV, JSONL, Parquet or Hugging Face data sets: with labels, to rank or tag, or to learn as language",
+        pool=True,
     ),
     DatasetOffer(
         "numerals",

@@ -9,12 +9,13 @@ from typing import NoReturn
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.streams.table import Table
+from kdmesh.streams.table import Table, no_labels
 from kdmesh.streams.texts import Texts
 from kdmesh.tables.candidates import Candidates, lists_of, relevance_of
 from kdmesh.tables.parquet import class_names, official, read_folder, read_hub, rows_of
 from kdmesh.tables.reading import read_rows
-from kdmesh.tables.rows import Rows, cell, has_columns, indicators_of, labels_of, values_of
+from kdmesh.tables.rows import Rows, apart, cell, has_columns, indicators_of, labels_of, values_of
+from kdmesh.tables.rows import official as official_rows
 from kdmesh.tables.samples import Columns, samples_of
 
 WHERE = "data.dataset.text"
@@ -26,6 +27,9 @@ def text(
     path: str | None = None,
     validation_path: str | None = None,
     test_path: str | None = None,
+    transfer_path: str | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     hub: str | None = None,
     name: str | None = None,
     revision: str | None = None,
@@ -54,9 +58,7 @@ def text(
     with a ``prompt`` may lack the column of texts: its samples are prompts alone, which is noted. With
     ``query`` samples are lists to rank: ``candidates`` with the ``relevance`` of each, or ``positive`` and ``negative``
     ones. With ``rejected`` there are two answers to each prompt.
-
-    Every column that makes no sample is kept as a column, where all parts have it; a column `tools` beside `messages`
-    is what the assistant may call.
+    Columns that make no sample are kept where all parts have them; `tools` beside `messages` is what may be called.
     """
     plain = text is None and messages is None and query is None
     columns = Columns("text" if plain else text, pair, prompt, messages, spans, tools, query, rejected)
@@ -64,43 +66,42 @@ def text(
     raw = [*columns.names(), *listed.names()]
     learned = values or indicators or ([label] if label is not None else [])
     declared, source = None, path or hub or ""
-    files = {"validation_path": validation_path, "test_path": test_path}
+    files = {"validation_path": validation_path, "test_path": test_path, "transfer_path": transfer_path}
     if path is not None and not Path(path).is_dir():
-        parts = _files({"path": path, **files}, splits, raw)
+        parts = _files({"path": path, **files}, splits, raw, delimiter, encoding or "")
     else:
-        where = f"{WHERE}.{'path' if hub is None else 'hub'}"
-        for key in (key for key, file in files.items() if file is not None):
-            _refuse(f"{source} has splits of its own", key, "splits: {test: NAME}")
-        known = read_folder(Path(source), where) if hub is None else read_hub(hub, name, revision, where)
-        chosen = official(known, splits, source, where)
-        parts = {part: rows_of(split, f"{source}, split {part}", where, raw) for part, split in chosen.items()}
-        declared = class_names(chosen["train"], label) if label and not classes else None
-        licence = licence or getattr(chosen["train"].info, "license", "")
+        parts, declared, licence = _library(source, hub, name, revision, splits, files, raw, label, licence)
     if messages is not None and tools is None and all("tools" in rows.columns for rows in parts.values()):
         columns = replace(columns, tools="tools")
-    every = list(parts.values())
-    read = _asked(every, columns, text is not None, [*listed.names(), *learned])
+    told, pools, apart_notes = _labelled(parts, learned, columns)
+    labelled = list(told.values())
+    every = [*labelled, *pools]
+    read = _asked(labelled, columns, text is not None, [*listed.names(), *learned])
+    read += _asked(pools, columns, text is not None, []) if pools else []
     samples = Texts([sample for rows, own in zip(every, read, strict=True) for sample in samples_of(rows, own)])
     y, count, names = None, classes or 0, labels or []
     if label is not None:
-        y, count, names = labels_of(every, label, classes, labels or declared)
+        y, count, names = labels_of(labelled, label, classes, labels or (None if classes else declared))
     elif values or indicators:
-        y, names = (values_of(every, learned) if values else indicators_of(every, learned)), learned
+        y, names = (values_of(labelled, learned) if values else indicators_of(labelled, learned)), learned
     elif query is not None:
         samples, y = _ranked(every, samples, listed)
     elif spans is not None:
         count = len(names := _tags(every, samples, labels, spans))
+    y = y if y is None else torch.cat([y, no_labels(y, len(samples) - len(y))])
     return Table(
         samples,
         y,
         count,
-        official=_official(parts),
+        official=official_rows(told, pools),
         columns=_kept(every, {*raw, *columns.names(), *learned}),
         labels=names,
         licence=licence or "not stated",
         source=source,
-        reads=_reads(columns, listed, label=label, values=values, indicators=indicators),
-        notes=_alone(every, read, columns.text),
+        reads=_reads(
+            columns, listed, label=label, values=values, indicators=indicators, delimiter=delimiter, encoding=encoding
+        ),
+        notes=[*apart_notes, *_alone(every, read, columns.text)],
     )
 
 
@@ -134,25 +135,53 @@ def _refuse(what: str, key: str, instead: str) -> NoReturn:
     raise MeshError(what, where=f"{WHERE}.{key}", instead=instead)
 
 
-def _files(files: dict[str, str | None], splits: dict[str, str] | None, raw: list[str]) -> dict[str, Rows]:
+def _library(
+    source: str,
+    hub: str | None,
+    name: str | None,
+    revision: str | None,
+    splits: dict[str, str] | None,
+    files: dict[str, str | None],
+    raw: list[str],
+    label: str | None,
+    licence: str | None,
+) -> tuple[dict[str, Rows], list[str] | None, str | None]:
+    """The rows of each part of a data set of the library, the names of its classes, and its licence."""
+    where = f"{WHERE}.{'path' if hub is None else 'hub'}"
+    for key in (key for key, file in files.items() if file is not None):
+        _refuse(f"{source} has splits of its own", key, "splits: {test: NAME}")
+    known = read_folder(Path(source), where) if hub is None else read_hub(hub, name, revision, where)
+    chosen = official(known, splits, source, where)
+    parts = {part: rows_of(split, f"{source}, split {part}", where, raw) for part, split in chosen.items()}
+    declared = class_names(chosen["train"], label) if label else None
+    return parts, declared, licence or getattr(chosen["train"].info, "license", "")
+
+
+def _labelled(
+    parts: dict[str, Rows], learned: list[str], columns: Columns
+) -> tuple[dict[str, Rows], list[Rows], list[str]]:
+    """The rows with labels, by split; those without; and what is to be said of that."""
+    told = {name: rows for name, rows in parts.items() if name != "transfer"}
+    if not learned:
+        return told, [], []
+    has_columns(told["train"], *learned)
+    held = [rows for name, rows in told.items() if name != "train"]
+    train, pools, notes = apart(told["train"], learned, held)
+    return {**told, "train": train}, [*pools, *(parts[name] for name in parts if name == "transfer")], notes
+
+
+def _files(
+    files: dict[str, str | None], splits: dict[str, str] | None, raw: list[str], delimiter: str | None, encoding: str
+) -> dict[str, Rows]:
     """The rows of each part, by its name; ``files``: by the setting that names each."""
     if splits is not None:
         _refuse(f"{files['path']} is one file", "splits", "validation_path and test_path, or a folder with splits")
-    return {
-        "train" if key == "path" else key.removesuffix("_path"): read_rows(Path(file), f"{WHERE}.{key}", raw)
-        for key, file in files.items()
-        if file is not None
-    }
-
-
-def _official(parts: dict[str, Rows]) -> dict[str, torch.Tensor]:
-    """The rows of each part, where there are several."""
-    if len(parts) == 1:
-        return {}
-    ends = torch.tensor([len(rows.cells) for rows in parts.values()]).cumsum(0).tolist()
-    return {
-        part: torch.arange(end - len(rows.cells), end) for (part, rows), end in zip(parts.items(), ends, strict=True)
-    }
+    found = {}
+    for key, file in files.items():
+        if file is not None:
+            part = "train" if key == "path" else key.removesuffix("_path")
+            found[part] = read_rows(Path(file), f"{WHERE}.{key}", raw, delimiter, encoding)
+    return found
 
 
 def _kept(parts: list[Rows], taken: set[str]) -> dict[str, list[str]]:
