@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: matrices this sma
 import kdmesh
 from kdmesh.cli import main as command
 from kdmesh.report.paired import on_test
-from kdmesh.statistics import interval, paired, verdict
+from kdmesh.statistics import interval, paired, verdicts
 from kdmesh.tasks import primary
 
 AGAINST = {"alone": "alone", "best_teacher": "student of the best teacher only"}
@@ -89,7 +89,7 @@ def tell(claim: Claim, seeds: int) -> None:
         print(f"  {name:>34}: {mean:.4f} ± {half or 0:.4f}")
     for name in AGAINST.values():
         pair = paired(values["student"], values[name], by)
-        said = verdict(pair, by)["verdict"]
+        said = verdicts([pair], by)[0]["verdict"]
         print(
             f"  {'pass' if said == 'better' else 'MISS'}  student minus {name}: {pair['mean']:+.4f} ± "
             f"{pair['half_width'] or 0:.4f}, better in {pair['wins']}/{pair['n']}: {said or 'no verdict'}",

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdmesh.hosts.state import HostState
-    from kdmesh.spec import ModelRef
 
 TOKEN = ".shared"
 DRAFT = ".draft"  # sub-folder in which an agent's folder is made and read again
@@ -209,7 +208,7 @@ def _ends(host: HostState, agent: str) -> dict[str, Any]:
 def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
     """How to build an agent's module again; ``own``: it has a form of its own."""
     spec = host.plan.spec.agents[agent]
-    model, module, names = host.reading.model(agent), host.agents[agent].module, host.table.labels
+    module, names = host.agents[agent].module, host.table.labels
     classes = host.plan.answers.outputs(host.table) if spec.labels is None else len(spec.labels)
     if agent in host.plan.language_models:
         names, classes = [], 0
@@ -220,7 +219,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         "agent": agent,
         "task": host.plan.task_of(agent).name,
         **_measured(host, agent),
-        "model": _built_by(model, module, own),
+        "model": _built_by(host, agent, own),
         "module": f"{type(module).__module__}:{type(module).__qualname__}",
         "exit": spec.exit,
         "input_shape": [] if host.reading.texts else list(host.reading.shape(agent)),
@@ -242,12 +241,14 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
     }
 
 
-def _built_by(model: ModelRef | None, module: Any, own: bool) -> Any:
+def _built_by(host: HostState, agent: str, own: bool) -> Any:
     """The model that a folder names; ``own``: it has a form of its own. A file that stands in the state has no path."""
+    model, offer = host.reading.model(agent), host.reading.offer(agent)
     if model is None:
         return None
-    if isinstance(saved := getattr(module, "saved", None), dict):
-        return saved
+    if offer is not None and offer.fixed:
+        module: Any = host.agents[agent].module
+        return module.saved
     told = model.model_dump(mode="json")
     return _nameless(told) if own else told
 

@@ -198,6 +198,12 @@ def test_a_gradient_through_it_is_refused(files: Path) -> None:
         examined(given)
 
 
+def test_its_layers_are_refused(files: Path) -> None:
+    flow = {"from": "t", "to": "s", "tap": {"of": "layers.0", "to": "layers.0"}, "objective": "hint"}
+    with pytest.raises(MeshError, match="none of its layers"):
+        examined(mesh(files, MODELS["boosted"], connect=[], flows=[flow]))
+
+
 def test_types_that_nobody_reviewed_are_named_and_may_be_trusted(files: Path, tmp_path: Path) -> None:
     from sklearn.neighbors import KNeighborsClassifier
     from skops import io
