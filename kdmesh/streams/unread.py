@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-AT_ONCE = 2**25
+AT_ONCE = 2**23
 """Bytes of samples that are read together where all of them are looked at."""
 
 

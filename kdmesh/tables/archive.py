@@ -47,7 +47,7 @@ class Archive(ABC):
         return MeshError(f"{self.at(name)}: {what}", where=self.where, instead=instead)
 
     def told(self) -> dict[str, str]:
-        """What :func:`archive_of` makes it of in another process."""
+        """What another process makes it of, see :mod:`kdmesh.tables.decoding`."""
         return {"path": str(self.path), "where": self.where}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -195,11 +195,6 @@ def open_archive(path: Path, where: str) -> Archive:
     if not path.is_file() or not is_archive(path):
         raise MeshError(f"{path} is no folder and no archive", where=where, instead=f"a folder, {', '.join(ENDINGS)}")
     return Zipped(path, where) if path.suffix.lower() == ".zip" else Tarred(path, where)
-
-
-def archive_of(told: dict[str, str]) -> Archive:
-    """An archive as another process has told it."""
-    return open_archive(Path(told["path"]), told["where"])
 
 
 def _inside(archive: Archive, name: str) -> str:

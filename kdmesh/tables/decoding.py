@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kdmesh.tables.archive import Archive, archive_of
+from kdmesh.tables.archive import Archive, open_archive
 from kdmesh.tables.images import Form, Unreadable, read_image
 
 if TYPE_CHECKING:
@@ -113,6 +114,15 @@ class Decoders:
             self._idle.put(one)
 
 
+def _archive_of(told: dict[str, str]) -> Archive:
+    """An archive as another process has told it."""
+    if "split" in told:
+        from kdmesh.tables.arrow import Arrow
+
+        return Arrow(Path(told["path"]), told["where"], told["split"], told["column"])
+    return open_archive(Path(told["path"]), told["where"])
+
+
 def _write(file: Any, message: Any) -> None:
     file.write(json.dumps(message).encode() + b"\n")
     file.flush()
@@ -126,7 +136,7 @@ def main() -> None:
     first = json.loads(asked.readline())
     resize, mode = first["form"]
     form = Form(tuple(resize) if resize else None, mode)
-    setting = Setting([archive_of(told) for told in first["archives"]], form, tuple(first["shape"]))
+    setting = Setting([_archive_of(told) for told in first["archives"]], form, tuple(first["shape"]))
     for line in asked:
         found = decoded(setting, json.loads(line))
         if isinstance(found, Refused):

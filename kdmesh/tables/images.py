@@ -65,7 +65,6 @@ def decode(data: bytes, form: Form) -> np.ndarray[Any, Any]:
     Raises Unreadable for what is no such image or is damaged, has more pixels than an image has, moves, or has other
     channels than grey or RGB where ``form`` does not say which to make of it.
     """
-    import numpy as np
     from PIL import Image, ImageOps
 
     try:
@@ -78,9 +77,7 @@ def decode(data: bytes, form: Form) -> np.ndarray[Any, Any]:
                 raise Unreadable(f"an animation of {image.n_frames} images", "a file with one image")
             image.load()
             image = ImageOps.exif_transpose(image)
-            image = _in_mode(image, form.mode)
-            if form.resize is not None and image.size != form.resize[::-1]:
-                image = image.resize(form.resize[::-1], Image.Resampling.BILINEAR)
+            return pixels_of(image, form)
     except Unreadable:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -88,6 +85,16 @@ def decode(data: bytes, form: Form) -> np.ndarray[Any, Any]:
     except Exception as error:  # of Pillow's decoders, which raise whatever a damaged file makes them
         what = "no PNG, JPEG or WebP" if type(error).__name__ == "UnidentifiedImageError" else text_of(error)
         raise Unreadable(f"cannot be read: {what}", "a complete PNG, JPEG or WebP") from None
+
+
+def pixels_of(image: Any, form: Form) -> np.ndarray[Any, Any]:
+    """The pixels ``[channels, height, width]`` uint8 of an image of Pillow's; Unreadable for one of other channels."""
+    import numpy as np
+    from PIL import Image
+
+    image = _in_mode(image, form.mode)
+    if form.resize is not None and image.size != form.resize[::-1]:
+        image = image.resize(form.resize[::-1], Image.Resampling.BILINEAR)
     pixels = np.array(image)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+SAVED = ("dataset_dict.json", "state.json")
+"""What a folder has that `save_to_disk` of the `datasets` library made."""
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 

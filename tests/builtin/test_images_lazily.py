@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -227,3 +229,36 @@ def test_processes_end_with_whoever_asked_them(photos):
     workers = table.x._workers._decoders
     del table
     assert all(one.returncode == 0 for one in workers._made)
+
+
+RESIDENT = """
+import sys
+from pathlib import Path
+
+import torch
+
+from kdmesh.builtin.datasets.images import images
+
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000
+
+
+table = images(sys.argv[1], lazy=True)
+table.x[:64], table.x[torch.arange(64)]
+before = anonymous()
+table.fingerprint, table.keys
+for batch in torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).split(64):
+    assert table.x[batch].isfinite().all()
+print(table.x.nbytes / 1e6, anonymous() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="its figures are Linux's")
+def test_memory_does_not_grow_with_the_set(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "all.csv").write_text("path,label\n" + "".join(f"a.png,{number % 2}\n" for number in range(1500)))
+    run = [sys.executable, "-c", RESIDENT, str(tmp_path / "all.csv")]
+    size, grown = map(float, subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
+    assert size > 290 and grown < 150, (size, grown)  # MB: it reads 8 at a time, and copies them a few times

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,12 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.host_memory import memory
 from kdmesh.streams.table import Table, no_labels
 from kdmesh.tables.archive import Archive, open_archive
+from kdmesh.tables.arrow import Arrow, image_column, is_saved
 from kdmesh.tables.class_folders import Listing, listed, splits_of
 from kdmesh.tables.decoding import Setting
 from kdmesh.tables.images import Form, Unreadable, needed, read_image
 from kdmesh.tables.kinds import is_table
+from kdmesh.tables.parquet import class_names, official, read_folder, rows_of
 from kdmesh.tables.pictures import Pictures
 from kdmesh.tables.reading import read_rows
 from kdmesh.tables.rows import Rows, has_columns, indicators_of, labels_of, values_of
@@ -38,6 +41,7 @@ class Part:
     names: list[str]
     labels: list[str] | None = None
     rows: Rows | None = None
+    declared: Any = None  # what a data set's own features say of its columns
     kept: list[int] = field(default_factory=list)  # of the images, those that are samples
     notes: list[str] = field(default_factory=list)
 
@@ -58,6 +62,7 @@ def images(
     bad: str = "refuse",
     lazy: bool | None = None,
     workers: int = 0,
+    splits: dict[str, str] | None = None,
 ) -> Table:
     """Return images ``[N, channels, height, width]`` with values 0 .. 1, in the sorted order of their names.
 
@@ -69,7 +74,12 @@ def images(
     height_width = None if resize is None else (resize, resize) if isinstance(resize, int) else (resize[0], resize[1])
     form = Form(height_width, mode)
     files = {"path": path, "validation_path": validation_path, "test_path": test_path, "transfer_path": transfer_path}
-    parts = _parts({key: Path(file) for key, file in files.items() if file is not None}, root, image or "path")
+    given = {key: Path(file) for key, file in files.items() if file is not None}
+    saved = is_saved(Path(path))
+    parts = _of_arrow(given, splits, image) if saved else _parts(given, root, image or "path")
+    if splits is not None and not saved:
+        what = f"{path} is no folder of the `datasets` library"
+        raise MeshError(what, where=f"{WHERE}.splits", instead="test_path, or folders of splits")
     shape = _shape(parts, form, bad == "drop")
     count = sum(len(part.names) for part in parts.values())
     if lazy is None:
@@ -116,6 +126,24 @@ def _parts(files: dict[str, Path], root: str | None, image: str) -> dict[str, Pa
                 raise MeshError(what, where=f"{WHERE}.{split}_path", instead="one of the two")
             found[split] = Part(where, archive, listing.names, listing.labels, notes=_others(listing))
     return {name: found[name] for name in PARTS if name in found}
+
+
+def _of_arrow(files: dict[str, Path], splits: dict[str, str] | None, image: str | None) -> dict[str, Part]:
+    """The images of a folder that `save_to_disk` made, by split."""
+    path, where = files["path"], f"{WHERE}.path"
+    if len(files) > 1:
+        what = f"{path} has splits of its own"
+        raise MeshError(what, where=f"{WHERE}.{[*files][1]}", instead="splits: {test: NAME}")
+    known = read_folder(path, where)
+    found = {}
+    for part, split in official(known, splits, str(path), where).items():
+        name = splits[part] if splits else part
+        column = image_column(split, image, str(path), f"{WHERE}.image")
+        others = split.select_columns([one for one in split.column_names if one != column])
+        rows = rows_of(others, f"{path}, split {name}", where) if others.column_names else None
+        archive = Arrow(path, where, name, column, split)
+        found[part] = Part(where, archive, archive.names, rows=rows, declared=split)
+    return found
 
 
 def _of_table(rows: Rows, path: Path, root: str | None, image: str) -> Part:
@@ -191,7 +219,8 @@ def _unread(parts: dict[str, Part], setting: Setting, workers: int) -> Pictures:
     """The images of all splits, to be decoded when they are asked for."""
     every = list(parts.values())
     names = [(number, part.names[at]) for number, part in enumerate(every) for at in part.kept]
-    places = [[_at(part, at) for at in part.kept] if part.rows is not None else None for part in every]
+    tables = [part.rows is not None and part.declared is None for part in every]
+    places = [[_at(part, at) for at in part.kept] if own else None for part, own in zip(every, tables, strict=True)]
     starts = [0, *torch.tensor([len(part.kept) for part in every]).cumsum(0).tolist()]
     return Pictures(setting, names, _Places(setting, names, places, starts), WHERE, workers, DROP)
 
@@ -214,6 +243,8 @@ class _Places:
 def _at(part: Part, number: int) -> str:
     """Say where an image stands, and the line of a table that lists it."""
     at = part.archive.at(part.names[number])
+    if part.declared is not None:
+        return at
     return at if part.rows is None else f"{part.rows.path}, {part.rows.line(number)}: {at}"
 
 
@@ -241,7 +272,8 @@ def _labels(
             learned = [column]
             if label is None and classes is not None and all(column not in rows.columns for rows in tables):
                 return None, classes, []
-            read = lambda: labels_of(tables, column, classes)  # noqa: E731
+            told_names = class_names(train.declared, column) if train.declared is not None and not classes else None
+            read = lambda: labels_of(tables, column, classes, told_names)  # noqa: E731
         for rows in tables:
             has_columns(rows, *learned)
         y, count, names = read()

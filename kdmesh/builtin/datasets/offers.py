@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from kdmesh.offers import Config, DatasetOffer
-from kdmesh.tables.kinds import is_table
+from kdmesh.tables.kinds import SAVED, is_table
 
 
 class IdxConfig(Config):
@@ -29,12 +29,27 @@ class ArraysConfig(Config):
     classes: int | None = Field(None, ge=1, description="number of classes; by default the largest label + 1")
 
 
+class TorchvisionConfig(Config):
+    """A data set of torchvision, read into memory."""
+
+    name: str = Field(min_length=1, description="its class in torchvision.datasets: CIFAR10, SVHN, Flowers102 ...")
+    folder: str = Field(description="the folder that has it, which torchvision calls `root`; nothing is downloaded")
+    resize: Annotated[int, Field(ge=1, le=16384)] | Annotated[list[int], Field(min_length=2, max_length=2)] | None = (
+        Field(None, description="height and width to which every image is scaled; one number: both")
+    )
+    mode: Literal["grey", "rgb"] | None = Field(None, description="channels to which every image is brought")
+    split: str | None = Field(None, description="one of its splits alone, as all the data")
+
+
 class ImagesConfig(Config):
     """Images in a folder for each class, in a .zip or .tar of such, or listed in a table of paths."""
 
     path: str = Field(
         description="folder, .zip or .tar with a folder for each class, perhaps below train/, validation/, test/ and "
-        "transfer/; or a table of paths: .csv, .tsv, .jsonl, .parquet"
+        "transfer/; a table of paths: .csv, .tsv, .jsonl, .parquet; or a folder that `save_to_disk` of `datasets` made"
+    )
+    splits: dict[Literal["train", "validation", "test"], str] | None = Field(
+        None, description="datasets: which of its splits are train, validation and test; by default those so named"
     )
     validation_path: str | None = Field(None, description="the same with the official validation split")
     test_path: str | None = Field(None, description="the same with the official test split")
@@ -73,8 +88,9 @@ class ImagesConfig(Config):
     def _of_one_form(self) -> Self:
         if isinstance(self.resize, list) and not all(1 <= size <= 16384 for size in self.resize):
             raise ValueError(f"`resize` is {self.resize}: a height and a width from 1 to 16384")
+        saved = any((Path(self.path) / name).is_file() for name in SAVED)
         if not is_table(Path(self.path)):
-            for name in ("root", "image", "label", "values", "indicators"):
+            for name in ("root",) if saved else ("root", "image", "label", "values", "indicators"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"`{name}` goes with a table of paths, and {self.path} is none by its name")
         if self.workers and self.lazy is None:
@@ -440,6 +456,12 @@ DATASETS = [
         ImagesConfig,
         "PNG, JPEG and WebP in folders of classes, in a .zip or .tar, or listed in a table",
         pool=True,
+    ),
+    DatasetOffer(
+        "torchvision",
+        "kdmesh.builtin.datasets.torchvision:torchvision",
+        TorchvisionConfig,
+        "a data set of torchvision by name, from a folder",
     ),
     DatasetOffer(
         "csv",

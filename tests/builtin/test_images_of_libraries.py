@@ -1,0 +1,139 @@
+"""Images of the `datasets` library, mapped from its folder, and of torchvision by name."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from PIL import Image as Pillow
+
+from kdmesh.builtin.datasets.offers import DATASETS
+from kdmesh.errors import MeshError
+from kdmesh.streams.unread import Unread
+
+OFFERS = {offer.name: offer for offer in DATASETS}
+LABELS = {"train": [0, 1, 1, 0, 1], "test": [1, 0]}
+
+
+def pixels(number, side=6):
+    return np.random.default_rng(number).integers(0, 256, (side, 5, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    kinds = Features({"photo": Image(), "kind": ClassLabel(names=["cat", "dog"]), "site": Value("string")})
+    parts, number = {}, 0
+    for part, labels in LABELS.items():
+        rows = []
+        for label in labels:
+            rows.append({"photo": Pillow.fromarray(pixels(number)), "kind": label, "site": f"s{number % 2}"})
+            number += 1
+        parts[part] = Dataset.from_list(rows, features=kinds)
+    DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.mark.parametrize("more", [{}, {"lazy": True}, {"lazy": True, "workers": 1}])
+def test_a_saved_folder_gives_images_classes_and_splits(saved, more):
+    table = OFFERS["images"].make({"path": str(saved), "label": "kind", **more})
+    assert isinstance(table.x, Unread) is bool(more)
+    wanted = torch.from_numpy(np.stack([pixels(number).transpose(2, 0, 1) for number in range(7)])).float() / 255
+    assert torch.equal(table.tensor, wanted) and table.y.tolist() == LABELS["train"] + LABELS["test"]
+    assert table.labels == ["cat", "dog"] and table.columns["site"] == [f"s{number % 2}" for number in range(7)]
+    assert {name: len(rows) for name, rows in table.official.items()} == {"train": 5, "test": 2}
+    turned = OFFERS["images"].make({"path": str(saved), "label": "kind", "splits": {"train": "test"}, **more})
+    assert turned.y.tolist() == LABELS["test"] and not turned.official
+
+
+def test_what_is_wrong_with_a_saved_folder_is_named(saved, tmp_path):
+    for settings, what in (
+        ({"label": "none"}, "no column 'none'"),
+        ({"label": "kind", "image": "site"}, "column 'site' has no images"),
+        ({"label": "kind", "splits": {"train": "none"}}, "no split 'none'"),
+        ({"label": "kind", "test_path": str(saved)}, "has splits of its own"),
+    ):
+        with pytest.raises(MeshError, match=what):
+            OFFERS["images"].make({"path": str(saved), **settings})
+    rows = [
+        {"photo": {"bytes": b"x" * 90, "path": None}, "kind": 0},
+    ]
+    kinds = Features({"photo": Image(), "kind": Value("int64")})
+    Dataset.from_list(rows, features=kinds).save_to_disk(tmp_path / "bad")
+    with pytest.raises(MeshError, match=r"split train, row 0: .*no PNG, JPEG or WebP"):
+        OFFERS["images"].make({"path": str(tmp_path / "bad"), "label": "kind"})
+
+
+class VisionDataset:
+    """What torchvision calls so: a folder, items of an image and its class."""
+
+
+def stand_in(**kinds):
+    module = ModuleType("torchvision.datasets")
+    module.VisionDataset = VisionDataset
+    vars(module).update(kinds)
+    return {"torchvision": ModuleType("torchvision"), "torchvision.datasets": module}
+
+
+class OfTwo(VisionDataset):
+    classes = ("cat", "dog")
+
+    def __init__(self, root, train=True, transform=None, download=False):
+        assert download is False
+        self.labels = LABELS["train" if train else "test"]
+        self.first = 0 if train else len(LABELS["train"])
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, at):
+        return Pillow.fromarray(pixels(self.first + at)), self.labels[at]
+
+
+class OfSplits(OfTwo):
+    def __init__(self, root, split="train", download=False):
+        if split not in LABELS:
+            raise ValueError(f"unknown split {split}")
+        super().__init__(root, split == "train")
+
+
+class Odd(OfTwo):
+    def __getitem__(self, at):
+        return Pillow.fromarray(pixels(at, 6 + at)), self.labels[at]
+
+
+class Absent(OfTwo):
+    def __init__(self, root, train=True):
+        raise RuntimeError("Dataset not found. You can use download=True to download it")
+
+
+def test_a_data_set_of_torchvision_by_name(tmp_path, monkeypatch):
+    for name, module in stand_in(OfTwo=OfTwo, OfSplits=OfSplits, Odd=Odd, Absent=Absent).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    offer = OFFERS["torchvision"]
+    wanted = torch.from_numpy(np.stack([pixels(number).transpose(2, 0, 1) for number in range(7)])).float() / 255
+    for name in ("OfTwo", "OfSplits"):
+        table = offer.make({"name": name, "folder": str(tmp_path)})
+        assert torch.equal(table.x, wanted) and table.y.tolist() == LABELS["train"] + LABELS["test"]
+        assert table.labels == ["cat", "dog"] and {n: len(rows) for n, rows in table.official.items()} == {
+            "train": 5, "test": 2,
+        }  # fmt: skip
+    assert len(offer.make({"name": "OfSplits", "folder": str(tmp_path), "split": "test"})) == 2
+    assert offer.make({"name": "Odd", "folder": str(tmp_path), "resize": 4, "mode": "grey"}).x.shape == (7, 1, 4, 4)
+    for settings, what in (
+        ({"name": "OfTow"}, "did you mean 'OfTwo'"),
+        ({"name": "Odd"}, "item 1: shape"),
+        ({"name": "Absent"}, "Dataset not found"),
+        ({"name": "OfTwo", "folder": str(tmp_path / "none")}, "no folder"),
+    ):
+        with pytest.raises(MeshError, match=what):
+            offer.make({"folder": str(tmp_path), **settings})
+
+
+def test_without_torchvision_it_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    with pytest.raises(MeshError, match="this needs torchvision"):
+        OFFERS["torchvision"].make({"name": "CIFAR10", "folder": str(tmp_path)})
