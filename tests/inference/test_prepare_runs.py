@@ -293,3 +293,21 @@ def test_other_values_in_validation_test_and_transfer_give_the_same_fit(folder: 
     assert first.table.prepared.files() == second.table.prepared.files()
     train = first.streams["train"].rows
     assert torch.equal(first.table.x[train], second.table.x[train]) and not torch.equal(first.table.x, second.table.x)
+
+
+def test_json_lines_with_types_and_nulls_are_the_same_samples(agent: Path, folder: Path, capsys: Any) -> None:
+    def typed(cell: str) -> Any:
+        return None if cell == "?" else int(cell) if cell.isdigit() else cell
+
+    for name in ("census", "census-test"):
+        rows = [{column: typed(cell) for column, cell in row.items()} for row in rows_of(folder / f"{name}.csv")]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    given = mesh(folder, WHOLE)
+    first = examined(given).table
+    given["data"]["dataset"] = {"jsonl": {"path": str(folder / "census.jsonl"), "label": "income"}}
+    assert torch.equal(examined(given).table.x, first.x)
+    plain, typed_ = (
+        told(capsys, "predict", agent, folder / f"census-test.{form}", "--quiet").splitlines()
+        for form in ("csv", "jsonl")
+    )
+    assert [line.split(",", 1)[1] for line in plain] == [line.split(",", 1)[1] for line in typed_]
