@@ -252,7 +252,10 @@ FACTORIES = {  # by kind: how a factory is called, and what it gives
     "gates": ("factory(**settings)", "`kdmesh.gates.Gate`"),
     "models": ("factory(*, input_shape: Sequence[int], classes: int, **settings)", "`torch.nn.Module`"),
     "datasets": ("factory(**settings)", "`kdmesh.streams.table.Table`"),
-    "views": ("factory(seed: int, **settings)", "`view(x, ids, draw)`: samples of the same shape and type"),
+    "views": (
+        "factory(seed: int, **settings)",
+        "`view(x, ids, draw)`: samples of the same shape and type; with `mixes`, these, partners and shares",
+    ),
     "signals": ("factory(**settings)", "`make(value, **facts)`: a row for each of `value`"),
     "tasks": ("factory(**settings)", "`kdmesh.tasks.Task`"),
     "metrics": ("factory(**settings)", "`kdmesh.metrics.Metric`"),
@@ -760,9 +763,11 @@ on_loss: drop
 count: 3
 """,
     ViewSpec: """\
-augment: [shift, {noise: {std: 0.1}}]
+augment: [shift, {noise: {std: 0.1}}, {mixup: {alpha: 0.4}}]
 draws: 1
 prompt: null
+of: s
+apart: true
 """,
     AnswersSpec: """\
 form: int8

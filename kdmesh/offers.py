@@ -401,9 +401,15 @@ class ViewOffer(Offer):
     agent says `draws: N`, what is left of it by N. A sample is to look the same for the same seed, id and draw,
     whatever its batch is; what is drawn from torch's, numpy's or Python's own generator is seeded by seed and draw, but
     does depend on the batch.
+
+    ``mixes``: it mixes the samples of a batch, and gives ``(x [B, ...], partner [B], share)``: row i of x is made of
+    samples i and ``partner[i]`` (int64), by ``share`` and ``1 - share``, a float for all rows or ``[B]`` float32.
+    Labels, and what agents say that see the samples unmixed, then count by these shares. ``seed``: the same for all
+    agents, unless one says `apart`; ``draw``: of the step, and of the stream and lesson, in place of the epoch.
     """
 
     kind: ClassVar[str] = "views"
+    mixes: bool = False
 
 
 @dataclass(frozen=True)

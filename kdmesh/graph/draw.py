@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import FAULTS, MeshError, nearest
-from kdmesh.graph import limits
+from kdmesh.graph import limits, views
 from kdmesh.graph.agreed import filled
 from kdmesh.graph.canvas import Canvas, expand
 from kdmesh.graph.language_models import language_models, writing_task
@@ -61,8 +61,8 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
     for at, flow in enumerate(canvas.flows[flows:], len(spec.flows) + flows):
         origins[f"flows.{at}"] = f"agents.{flow.to[0]}"
     if not spec.connect and not canvas.flows:
-        return filled(spec)
-    return filled(_long(spec, canvas))
+        return views.filled(filled(spec))
+    return views.filled(filled(_long(spec, canvas)))
 
 
 def _long(spec: MeshSpec, canvas: Canvas) -> MeshSpec:

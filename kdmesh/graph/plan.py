@@ -16,7 +16,7 @@ from kdmesh.graph.merging import SAMPLES, Merging
 from kdmesh.graph.program import Program
 from kdmesh.graph.reach import readers
 from kdmesh.offers import PROBABILITIES
-from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec
+from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec, ViewRef
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -58,6 +58,7 @@ class Plan:
     origins: dict[str, str] = field(default_factory=dict)  # where the user wrote what strategies drew, by its path
     language_models: frozenset[str] = frozenset()  # agents that only write texts, of the task `writing`
     writing: TaskOffer | None = None
+    mixed: dict[str, ViewRef] = field(default_factory=dict)  # by agent, the augmentation that mixes its batches
 
     def at(self, path: str) -> str:
         """Where in the file stands what the long form has at a path: what a strategy drew, at its setting."""

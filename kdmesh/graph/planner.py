@@ -6,7 +6,7 @@ import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdmesh.graph import check, gates, hosts, inputs, merging, private, renewal, stages, steps, unaligned
+from kdmesh.graph import check, gates, hosts, inputs, merging, private, renewal, stages, steps, unaligned, views
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import Edge, resolve
 from kdmesh.graph.language_models import language_models, writing_task
@@ -53,7 +53,8 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     links: list[stages.Link] = [*edges, *weights.flows]
     structure = stages.structure(long, links, sets)
     renewal.note(edges, consensus)
-    stages.default_refresh(long, edges, sets, structure, renewal.wished(consensus))
+    mixed = views.mixing(long, registry)
+    stages.default_refresh(long, edges, sets, structure, renewal.wished(consensus), views.fresh(long, mixed))
     renewal.check(edges, consensus)
     unaligned.check(long, edges)
     merging.settle(long, weights, sets, structure)
@@ -70,7 +71,20 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     drawn = {part: where for part, where in origins.items() if not part.startswith("flows.")}  # edges know theirs
     write, writing = language_models(long, task, registry), writing_task(registry)
     plan = Plan(
-        long, edges, sets.owner, consensus, [], placed, sets.trainable, task, metrics, weights, drawn, write, writing
+        long,
+        edges,
+        sets.owner,
+        consensus,
+        [],
+        placed,
+        sets.trainable,
+        task,
+        metrics,
+        weights,
+        drawn,
+        write,
+        writing,
+        mixed,
     )
     private.check_private(long, edges, plan.host_of, consensus)
     _stages(plan, sets, stage_of, generation, waits)

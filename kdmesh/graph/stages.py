@@ -19,7 +19,7 @@ from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.sources import written_before
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from kdmesh.spec import MeshSpec
 
@@ -101,20 +101,27 @@ def structure(spec: MeshSpec, edges: Sequence[Link], found: WeightSets) -> nx.Di
 
 
 def default_refresh(
-    spec: MeshSpec, edges: list[Edge], found: WeightSets, graph: nx.DiGraph, wished: Mapping[str, str]
+    spec: MeshSpec,
+    edges: list[Edge],
+    found: WeightSets,
+    graph: nx.DiGraph,
+    wished: Mapping[str, str],
+    fresh: Collection[str],
 ) -> None:
     """Fill in `refresh` on the edges that leave agents: `step` inside a strongly connected component, else `once`.
 
     Where a gradient is to pass (`detach: false`) it is `step` too: what is stored carries none. On a stream
     that an agent writes nothing is stored: frozen sources are live, others leave a snapshot. ``wished``: by
-    consensus, how often its readers want it made anew; into it, it is that inside a component.
+    consensus, how often its readers want it made anew; into it, it is that inside a component. ``fresh``: agents that
+    see samples in more ways than one: frozen ones of them are live too.
     """
     component = {node: number for number, nodes in enumerate(nx.strongly_connected_components(graph)) for node in nodes}
     for edge in edges:
         if edge.refresh is None and edge.source in spec.agents:
             stream = spec.streams.get(edge.stream)
             written = stream is not None and stream.generated_by is not None
-            frozen = written and found.of(edge.source) not in found.trainable
+            anew = written or (edge.source in fresh and not edge.unaligned and edge.stale is None)
+            frozen = anew and found.of(edge.source) not in found.trainable
             inside = frozen or not edge.detach or component[found.of(edge.source)] == component[found.of(edge.target)]
             edge.refresh = (wished.get(edge.target, "step") if edge.detach else "step") if inside else "once"
             if edge.refresh != "step" and edge.stale is None:

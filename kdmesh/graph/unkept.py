@@ -58,6 +58,9 @@ def unkept_on(plan: Plan, registry: Registry, edge: Edge) -> Unkept | None:
         return Unkept("it answers in train mode", f"{edge.where}.mode", "mode: eval")
     if edge.stale == "snapshot":
         return Unkept("its old weights answer anew in each step", f"{edge.where}.stale", "stale: publish")
+    if name in plan.mixed and edge.live:
+        ref = plan.mixed[name].name
+        return Unkept(f"{ref} mixes its batches anew in each step", f"agents.{name}.view", f"a view without {ref}")
     if view.augment and view.draws is None:
         return Unkept("each epoch it sees new views of all samples", f"agents.{name}.view", "view: {draws: 4}")
     if edge.derived is not None and "generator" in registry.find("signals", edge.derived.name).needs:

@@ -18,6 +18,7 @@ from kdmesh.graph.histories import refuse_histories
 from kdmesh.graph.kept import refuse_filters
 from kdmesh.graph.looked_up import refuse_looked_up
 from kdmesh.graph.merging import counted
+from kdmesh.graph.mixing import refuse_mixing
 from kdmesh.graph.pairs import refuse_pairs
 from kdmesh.graph.program import Repeat
 from kdmesh.graph.reach import readers
@@ -26,6 +27,7 @@ from kdmesh.graph.rewards import refuse_rewards
 from kdmesh.graph.rollouts import refuse_decoding, refuse_rollouts
 from kdmesh.graph.served import refuse_served
 from kdmesh.graph.until import refuse_until
+from kdmesh.graph.views import of_samples
 from kdmesh.graph.written import refuse_written
 from kdmesh.offers import PROBABILITIES
 from kdmesh.spec import DEFAULT_RULE
@@ -80,6 +82,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
     refuse_looked_up(plan, registry)
     refuse_served(plan, registry)
     refuse_fixed(plan, registry)
+    refuse_mixing(plan, registry)
     for name, agent in plan.spec.agents.items():
         _agent(plan, registry, name, agent, plan.at(f"agents.{name}"))
     for edge in plan.edges:
@@ -210,7 +213,7 @@ def _still(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: s
 
 
 def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: str) -> None:
-    if agent.view.draws is not None and not agent.view.augment:
+    if agent.view.draws is not None and not of_samples(agent.view, plan.mixed.get(name)):
         instead = f"augment: [shift], or {OUT}"
         raise MeshError("there are no augmentations to draw", where=f"{where}.view.draws", instead=instead)
     if agent.weights_of is not None and (field := _set(agent, *OWN, "train")):
@@ -370,7 +373,8 @@ def _published(plan: Plan, edge: Edge) -> None:
             instead="tap: layers.0, or tap: {of: layers.2, to: layers.0}",
         )
     view = plan.spec.agents[edge.source].view if edge.source in plan.spec.agents else None
-    if view is not None and view.augment and view.draws != 1 and edge.stale == "publish":
+    several = view is not None and view.draws != 1 and of_samples(view, plan.mixed.get(edge.source))
+    if several and edge.stale == "publish":
         raise MeshError(
             f"{edge.source} sees a new draw of every sample each epoch, but its published signal would hold only one",
             where=f"agents.{edge.source}.view.draws",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kdmesh.hosts.making import Maker
     from kdmesh.hosts.weights import Weights
-    from kdmesh.streams.views import View
+    from kdmesh.streams.views import Mixing, View
 
 _default = torch.default_generator
 Asked = tuple["Agent", tuple[str, ...]]
@@ -44,9 +44,13 @@ class Agent:
         makes: Mapping[str, Maker] | None = None,
         exit: str | None = None,
         outputs: Sequence[int] | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
-        """``outputs``: the shape of its logits without the batch axis; None: they are not checked."""
-        self.name, self.weights, self.view, self.layers = name, weights, view, layers
+        """``outputs``: the shape of its logits without the batch axis; None: they are not checked.
+
+        ``mixing``: what mixes the batches of steps, after its view.
+        """
+        self.name, self.weights, self.view, self.layers, self.mixing = name, weights, view, layers, mixing
         self.makes, self.exit = makes or {}, exit
         self.module = weights.module
         self.device = torch.device(weights.settings.device)

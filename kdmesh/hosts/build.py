@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdmesh.errors import FAULTS, MeshError, RunFailed, line_of, stopped, text_of
 from kdmesh.graph import reach
+from kdmesh.graph.views import of_samples
 from kdmesh.hosts import asking, endpoints, guard, making, parameters, side_inputs
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus, numbers, refuse_made
@@ -83,8 +84,10 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
     """An agent that views a set of weights."""
     spec = host.plan.spec.agents[name]
     seen = None
-    if spec.view.augment:
-        seen = View([view(host, name, number) for number in range(len(spec.view.augment))], spec.view.draws)
+    mixes = host.plan.mixed.get(name)
+    if single := of_samples(spec.view, mixes):
+        seen = View([view(host, name, number) for number in range(single)], spec.view.draws)
+    mixing = None if mixes is None else view(host, name, single)
     makes = {
         edge.output: maker(host, edge, name, weights.module)
         for edge in host.plan.edges
@@ -93,7 +96,7 @@ def agent(host: HostState, name: str, weights: Weights) -> Agent:
         and (edge.source == name or (edge.mirrored and edge.target == name))
     }
     makes |= asking.questions(host, name, columns)
-    return Agent(name, weights, seen, spec.taps, makes, spec.exit, outputs(host, name))
+    return Agent(name, weights, seen, spec.taps, makes, spec.exit, outputs(host, name), mixing)
 
 
 def attribute_error(host: HostState, agent: str, error: BaseException, when: str) -> NoReturn:
@@ -151,8 +154,15 @@ def objective(host: HostState, edge: Edge) -> Any:
 
 def view(host: HostState, agent: str, number: int) -> Any:
     """One of an agent's augmentations; one that is not ours gets a copy, generators of its own, and is checked."""
-    ref, where = host.plan.spec.agents[agent].view.augment[number], f"agents.{agent}.view.augment.{number}"
-    offer, seed = host.registry.find("views", ref.name), mix(host.seed, "view", agent, number)
+    own, where = host.plan.spec.agents[agent].view, f"agents.{agent}.view.augment.{number}"
+    ref = own.augment[number]
+    offer = host.registry.find("views", ref.name)
+    seed = mix(host.seed, "view", own.of or agent, number)
+    if offer.mixes and host.reading.texts:
+        what = f"{ref.name} mixes numbers, and the data are texts"
+        raise MeshError(what, where=where, instead="leave it out")
+    if offer.mixes:  # a batch's, not an agent's
+        seed = mix(host.seed, "mix", agent) if own.apart else mix(host.seed, "mix")
     try:
         with guard.alone():
             call, strict = host.timed("views", ref.name, offer.make(ref.config, seed)), host.config.strict
@@ -163,13 +173,16 @@ def view(host: HostState, agent: str, number: int) -> Any:
 
     calls = count()
 
-    def guarded(x: Tensor, ids: Tensor, draw: int) -> Tensor:
+    def guarded(x: Tensor, ids: Tensor, draw: int) -> Any:
         given, call_number = x.clone(), next(calls)
         try:
             with guard.seeded(mix(seed, draw), strict=strict):
-                value: Tensor = call(given, ids, draw)
+                value = call(given, ids, draw)
+            if offer.mixes:
+                value = guard.mixed(value, x)
             # Later a loss that is not finite names it (blame.py).
-            guard.refuse_view(value, x, call_number < guard.LOOK or call_number % guard.LOOK == 0)
+            seen = value.x if offer.mixes else value
+            guard.refuse_view(seen, x, call_number < guard.LOOK or call_number % guard.LOOK == 0)
             guard.refuse_changed(given, x, strict)
         except FAULTS as error:
             doing = f"to augment samples of {agent}{_at_step(host)}"

@@ -49,6 +49,7 @@ def _exits(inputs: Inputs, op: Op) -> list[Op]:
             and owner.get(other.node) == owner[op.node]
             and agents[other.node].exit is not None
             and agents[other.node].view is None
+            and agents[other.node].mixing is None
             and other.node not in host.plan.inputs
             and inputs.shard(other.node, other.stream) is inputs.shard(op.node, op.stream)
         )
@@ -92,7 +93,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
     shard, names = inputs.shard(op.node, op.stream), inputs.taps.get((op.node, op.stream), ())
     others = [(host.agents[o.node], inputs.taps.get((o.node, o.stream), ())) for o in exits[1:]]
     seed = mix(host.seed, op.node, op.kind, op.stream, inputs.plan.name)
-    fixed, device, see, module = host.forward_size(op.node), agent.device, agent.see, agent.module
+    fixed, device, see, module = host.forward_size(op.node), agent.device, inputs.see, agent.module
     keys = [
         (exit, Key(exit.node, exit.stream, edge.output, "recorded"))
         for exit in exits
@@ -128,7 +129,7 @@ def forward_op(inputs: Inputs, recorded: list[Edge], op: Op) -> Callable[[StepCo
             except FAULTS as error:
                 build.attribute_error(host, op.node, error, f"at step {context.step} on the stream {op.stream!r}")
             return
-        x = batch.x if agent.view is None else see(batch.x, shard.samples(batch.at), batch.epoch)
+        x = see(context, agent, shard, batch)
         if seen is not None:
             signal = seen(context)
             assert signal is not None, f"nothing of {edge} is known"

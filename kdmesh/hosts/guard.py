@@ -21,6 +21,7 @@ from kdmesh.streams.splits import OFFICIAL
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
 from kdmesh.streams.unread import Unread
+from kdmesh.streams.views import Mixed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -510,6 +511,22 @@ def refuse_written(given: Any, size: int, table: Table, labelled: bool) -> None:
         and not 0 <= int(y.min()) <= int(y.max()) < table.classes
     ):
         raise ValueError(f"its labels are {int(y.min())} to {int(y.max())}, not 0 to {table.classes - 1}")
+
+
+def mixed(value: Any, x: Tensor) -> Mixed:
+    """What a view gave that mixes a batch ``x [B, ...]``. Raise ValueError for what does not say what it mixed."""
+    if not (isinstance(value, tuple) and len(value) == 3):
+        raise ValueError(f"it gave {told(value)}, not (x, partner, share)")
+    seen, partner, share = value
+    whole = isinstance(partner, Tensor) and partner.shape == x.shape[:1] and partner.dtype is torch.int64
+    if not whole or partner.device != x.device or bool(((partner < 0) | (partner >= len(x))).any()):
+        raise ValueError(f"its partner is {told(partner)}, not the places of {len(x)} samples, int64")
+    one = isinstance(share, float) and 0 <= share <= 1
+    each = isinstance(share, Tensor) and share.shape == x.shape[:1] and share.dtype is torch.float32
+    if not one and not (each and share.device == x.device and bool(((share >= 0) & (share <= 1)).all())):
+        what = told(share) if isinstance(share, Tensor) else repr(share)
+        raise ValueError(f"its share is {what}, neither a float of 0 to 1 nor one for each sample, float32")
+    return Mixed(seen, partner, share)
 
 
 def refuse_view(value: Any, x: Tensor, numbers: bool = True) -> None:

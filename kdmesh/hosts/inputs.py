@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.plan import Stage
     from kdmesh.graph.steps import Phase
+    from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.loader import Batch, BatchSource
     from kdmesh.hosts.state import HostState
@@ -128,6 +129,20 @@ class Inputs:
                 self.position(context.step, shard), self.settings.batch_size, self.settings.drop_last
             )
         return context.batches[key]
+
+    def see(self, context: StepContext, agent: Agent, shard: BatchSource, batch: Batch) -> Any:
+        """A batch as an agent sees it: each sample in its view, and then mixed."""
+        if agent.view is None and agent.mixing is None:
+            return batch.x
+        ids = shard.samples(batch.at)
+        x = agent.see(batch.x, ids, batch.epoch)
+        if agent.mixing is None:
+            return x
+        stream = shard.stream.name
+        draw = at_step(mix("mix", stream, shard.owner, self.plan.name), context.step)
+        x, partner, share = agent.mixing(x, ids.to(x.device), draw)
+        context.mixes[agent.name, stream] = partner, share
+        return x
 
     def rows_of(self, node: ConsensusNode, reader: str) -> BatchSource:
         """The view whose rows a consensus has for a reader: the reader's own, or, in other tokens, its members'."""
@@ -258,7 +273,7 @@ class Inputs:
                 return None
             key = (edge.source, edge.stream)
             if key not in context.kept:
-                x = old.see(batch.x, shard.samples(batch.at), batch.epoch)
+                x = self.see(context, old, shard, batch)
                 try:
                     context.kept[key] = old.inference(x.to(old.device), fixed, names, not isinstance(shard, Rollouts))
                 except FAULTS as error:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
     from kdmesh.graph.steps import Op
     from kdmesh.hosts.guard import Oddity
     from kdmesh.hosts.loader import Batch
@@ -19,7 +21,7 @@ FROZEN = "#frozen"  # among what a forward gave: its logits as they are before a
 class StepContext:
     """What is known within one step: batches, forwards, consensus."""
 
-    __slots__ = ("batches", "combined", "kept", "signals", "softened", "step", "values")
+    __slots__ = ("batches", "combined", "kept", "mixes", "signals", "softened", "step", "values")
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -29,6 +31,7 @@ class StepContext:
         self.softened: dict[tuple[int, float], tuple[Signal, Signal]] = {}  # by the signal's id and the temperature
         self.combined: dict[tuple[str, str | None], Signal | None] = {}
         self.kept: dict[tuple[str, ...], Value] = {}
+        self.mixes: dict[tuple[str, str], tuple[Tensor, float | Tensor]] = {}  # by agent and stream: partners, shares
 
 
 class Turn(NamedTuple):

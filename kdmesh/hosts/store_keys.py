@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.graph.views import of_samples
 from kdmesh.hosts.identity import Unknown, identity, made_of
 from kdmesh.hosts.local_weights import sha256
 from kdmesh.hosts.unbuilt_weights import MODULE, WEIGHTS
@@ -80,12 +81,14 @@ def alone(module: nn.Module, samples: dict[str, Any], rows: int) -> EntryKey:
 
 def seeds_of(host: HostState, one: Agent) -> int:
     """What an agent's view draws by, beside sample and number: the seeds of its augmentations."""
-    augment = host.plan.spec.agents[one.name].view.augment
-    return mix("views", *(mix(host.seed, "view", one.name, number) for number in range(len(augment))))
+    view = host.plan.spec.agents[one.name].view
+    count = of_samples(view, host.plan.mixed.get(one.name))
+    return mix("views", *(mix(host.seed, "view", view.of or one.name, number) for number in range(count)))
 
 
 def _views(host: HostState, one: Agent) -> list[dict[str, Any]]:
-    refs = host.plan.spec.agents[one.name].view.augment
+    view = host.plan.spec.agents[one.name].view
+    refs = view.augment[: of_samples(view, host.plan.mixed.get(one.name))]
     return [_offered(host, "views", ref.name, ref.config) for ref in refs]
 
 

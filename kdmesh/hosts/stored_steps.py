@@ -32,6 +32,10 @@ def answers_in_steps(
     host = inputs.host
     if not stored.still(host, one):
         return None
+    if one.mixing is not None:
+        if host.shelf is not None:
+            host.shelf.left.setdefault(one.name, "its batches are mixed anew in each step")
+        return None
     size, form = host.forward_size(one.name), form_of(host, one.name)
     view, logits = one.view is not None, stored.is_read(host, one.name)
     found = stored.stored(host, one, shard, names, size, view=view, form=form, logits=logits)

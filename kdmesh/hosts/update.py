@@ -13,10 +13,12 @@ from torch import Tensor
 
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.graph.edges import Edge
+from kdmesh.graph.mixing import about_samples
 from kdmesh.graph.steps import Op
 from kdmesh.hosts import blame, guard
 from kdmesh.hosts.gates import GatedTerm, gated
 from kdmesh.hosts.grouped import GroupedTerm
+from kdmesh.hosts.mixed import MixedTerm
 from kdmesh.hosts.parts import PartTerm
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, shared_targets
@@ -136,6 +138,10 @@ class Update:
             return SpreadTerm(edge, objective, value, self.inputs, consensus)
         if edge.part:
             return PartTerm(edge, objective, value, self.inputs, self._softens.get(edge.id))
+        if edge.target in self.host.plan.mixed and not edge.unaligned:
+            of_samples = about_samples(self.host.plan, edge)
+            if of_samples or "labels" in edge.needs:
+                return MixedTerm(edge, objective, value, self.inputs, self._softens.get(edge.id), of_samples=of_samples)
         kind = GroupedTerm if edge.group else Term if edge.gate is None else GatedTerm
         return kind(edge, objective, value, self.inputs, self._softens.get(edge.id))
 

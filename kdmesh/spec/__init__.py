@@ -17,6 +17,7 @@ from kdmesh.spec.base import (
     Strict,
     TaskRef,
     TextRuleRef,
+    ViewRef,
 )
 from kdmesh.spec.data import DataSpec, MixSpec, SamplingSpec, ShardSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec, HistorySpec, Ramp, TapRef, Temperature
@@ -62,5 +63,6 @@ __all__ = [
     "TrainOverride",
     "TrainSpec",
     "Until",
+    "ViewRef",
     "ViewSpec",
 ]

@@ -28,7 +28,10 @@ class EmaUpdate(Strict):
 
 
 class ViewSpec(Strict):
-    """How an agent sees a sample: augmentations applied in order, each seeded by (seed, agent, sample, draw)."""
+    """How an agent sees a sample: augmentations applied in order, each seeded by (seed, agent, sample, draw).
+
+    The last may mix the samples of a batch (`mixup`, `cutmix`), seeded by (seed, stream, step).
+    """
 
     augment: list[ViewRef] = Field(default_factory=list, description="augmentations, applied in order")
     draws: int | None = Field(
@@ -36,6 +39,14 @@ class ViewSpec(Strict):
     )
     prompt: str | None = Field(
         None, description="template of the prompt that it is told in place of the data's, before the same answer"
+    )
+    of: str | None = Field(
+        None,
+        description="draw as this agent does: augmentations at the same place of both lists draw the same numbers; "
+        "without `augment` of its own it sees exactly what that one sees",
+    )
+    apart: bool = Field(
+        False, description="mix batches otherwise than all others do, so that its answers are of mixes of its own"
     )
 
 

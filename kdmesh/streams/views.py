@@ -1,8 +1,8 @@
-"""How an agent sees a sample: its augmentations in order, reproducible by sample id."""
+"""How an agent sees a sample: its augmentations in order, reproducible by sample id; and a batch, where these mix."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,24 @@ class Augmentation(Protocol):
 
     def __call__(self, x: Tensor, ids: Tensor, draw: int) -> Tensor:
         """Return ``x [B, ...]`` augmented, in a tensor of its own; ``ids [B]`` int64."""
+
+
+class Mixed(NamedTuple):
+    """A batch whose row i is made of its samples i and ``partner[i]``, by ``share`` and ``1 - share``.
+
+    ``x [B, ...]``; ``partner [B]`` int64; ``share``: one for all rows, or ``[B]`` float32; of 0 to 1.
+    """
+
+    x: Tensor
+    partner: Tensor
+    share: float | Tensor
+
+
+class Mixing(Protocol):
+    """A built view that mixes the samples of a batch. ``draw``: a number for each step, of its own."""
+
+    def __call__(self, x: Tensor, ids: Tensor, draw: int) -> Mixed:
+        """Return the batch ``x [B, ...]`` mixed, and what of what; ``ids [B]`` int64."""
 
 
 class View:

@@ -28,6 +28,7 @@ pytest.register_assert_rewrite(
             "filters",
             "gates",
             "metrics",
+            "mixes",
             "models",
             "objectives",
             "observers",
@@ -49,6 +50,7 @@ from kdmesh.testing.datasets import DatasetContract  # noqa: E402
 from kdmesh.testing.filters import FilterContract  # noqa: E402
 from kdmesh.testing.gates import GateContract  # noqa: E402
 from kdmesh.testing.metrics import MetricContract  # noqa: E402
+from kdmesh.testing.mixes import MixContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
 from kdmesh.testing.observers import ObserverContract  # noqa: E402
@@ -68,6 +70,7 @@ __all__ = [
     "GateContract",
     "MeshRun",
     "MetricContract",
+    "MixContract",
     "ModelContract",
     "ObjectiveContract",
     "ObserverContract",

@@ -16,8 +16,8 @@ from kdmesh.testing.alike import Alike, At, here
 BATCH = 6
 
 
-class ViewContract(Alike):
-    """Checks an augmentation on seeded samples of ``shape``, without the batch axis: by default small images."""
+class Views(Alike):
+    """What contracts of views share: samples of ``shape``, without the batch axis, by default small images."""
 
     __test__ = False
     kind = "views"
@@ -47,6 +47,12 @@ class ViewContract(Alike):
         """How it sees two batches, in two draws."""
         x, ids = self.given(), torch.arange(BATCH).roll(number)
         return [thing(at(x[ids]), at(ids), draw) for draw in (number, number + 3)]
+
+
+class ViewContract(Views):
+    """Checks an augmentation on seeded samples of ``shape``, without the batch axis: by default small images."""
+
+    __test__ = False
 
     def see(self, offer: ViewOffer, settings: dict[str, Any], x: Tensor, ids: Tensor, draw: int = 0) -> Tensor:
         """The samples as one of a new view, of a seed of its own, sees them."""

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,3 +121,74 @@ def test_a_view_repeats_after_its_draws():
     fresh = View([build("noise")], draws=None)
     assert not torch.equal(fresh(X, IDS, 0), fresh(X, IDS, 2))
     assert View([], draws=None)(X, IDS, 0) is X
+
+
+@pytest.mark.parametrize("per", ["batch", "sample"])
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
+def test_shares_are_of_a_beta_distribution(alpha, per):
+    view = OFFERS["mixup"].make({"alpha": alpha, "per": per}, seed=3)
+    shares = []
+    for draw in range(400 if per == "batch" else 10):
+        share = view(X, IDS, draw).share
+        shares += [share] if per == "batch" else share.tolist()
+    shares = torch.tensor(shares, dtype=torch.float64)
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.06)
+    assert shares.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)  # that of Beta(alpha, alpha)
+
+
+def test_mixup_is_the_sum_by_shares_and_partners_are_a_permutation():
+    for per in ("batch", "sample"):
+        x, partner, share = OFFERS["mixup"].make({"per": per}, seed=3)(X, IDS, 5)
+        own = share if per == "batch" else share[:, None, None, None]
+        assert torch.equal(x, X * own + X[partner] * (1 - own))
+        assert partner.sort().values.equal(torch.arange(len(X)))
+
+
+def test_cutmix_puts_one_box_of_the_partner_and_its_share_is_the_area():
+    for per in ("batch", "sample"):
+        boxes = set()
+        for draw in range(20):
+            x, partner, share = OFFERS["cutmix"].make({"per": per}, seed=3)(X, IDS, draw)
+            theirs = (x != X).any(1)  # [B, H, W]
+            shares = torch.as_tensor(share).expand(len(X))
+            for row in range(len(X)):
+                if partner[row] == row:
+                    continue
+                found = theirs[row].nonzero()
+                assert len(found) == round((1 - shares[row].item()) * 30)  # of 6 x 5 pixels
+                if len(found):
+                    (top, left), (bottom, right) = found.min(0).values.tolist(), found.max(0).values.tolist()
+                    assert len(found) == (bottom - top + 1) * (right - left + 1)
+                    assert torch.equal(x[row], torch.where(theirs[row], X[partner[row]], X[row]))
+                    boxes.add((top, left, bottom, right))
+        assert len(boxes) > 10
+
+
+def test_a_batch_that_is_not_mixed_is_as_it_was():
+    for name in ("mixup", "cutmix"):
+        x, _, share = OFFERS[name].make({"p": 0.0}, seed=3)(X, IDS, 0)
+        assert torch.equal(x, X) and share == 1
+        shares = [OFFERS[name].make({"p": 0.5}, seed=3)(X, IDS, draw).share for draw in range(60)]
+        assert 15 < shares.count(1.0) < 45
+
+
+def test_two_cross_entropies_are_that_to_the_mixed_distribution():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 7, dtype=torch.float64, generator=generator)
+    y = torch.randint(7, (40,), generator=generator)
+    for per in ("batch", "sample"):
+        _, partner, share = OFFERS["mixup"].make({"per": per}, seed=3)(X, IDS, 2)
+        own = torch.as_tensor(share, dtype=torch.float64).expand(40)
+        values, slopes = [], []
+        for soft in (False, True):
+            z = logits.clone().requires_grad_()
+            if soft:
+                mixed = own[:, None] * F.one_hot(y, 7) + (1 - own[:, None]) * F.one_hot(y[partner], 7)
+                loss = F.cross_entropy(z, mixed)
+            else:
+                both = [F.cross_entropy(z, target, reduction="none") for target in (y, y[partner])]
+                loss = (own * both[0] + (1 - own) * both[1]).mean()
+            values.append(loss.item())
+            slopes.append(torch.autograd.grad(loss, z)[0])
+        assert values[0] == pytest.approx(values[1], rel=1e-13)
+        assert (slopes[0] - slopes[1]).abs().max() < 1e-15

@@ -257,7 +257,8 @@ def contract(kind, offer):
         body["small_mesh"] = speaking
     if kind == "datasets" and offer.name in FILES:
         body["settings"] = pytest.fixture(lambda self, tmp_path: FILES[offer.name](tmp_path))
-    return type(f"Test_{kind}_{offer.name}", (CONTRACTS[kind],), body)
+    base = testing.MixContract if getattr(offer, "mixes", False) else CONTRACTS[kind]
+    return type(f"Test_{kind}_{offer.name}", (base,), body)
 
 
 for kind in CONTRACTS:

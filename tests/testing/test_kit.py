@@ -18,7 +18,14 @@ from kdmesh.consensus import Abstaining, Rule, present_of
 from kdmesh.objectives import Objective, batchmean
 from kdmesh.offers import ConsensusOffer, ObjectiveOffer, SignalOffer, StrategyOffer, ViewOffer
 from kdmesh.signals import lazy
-from kdmesh.testing import ConsensusContract, ObjectiveContract, SignalContract, StrategyContract, ViewContract
+from kdmesh.testing import (
+    ConsensusContract,
+    MixContract,
+    ObjectiveContract,
+    SignalContract,
+    StrategyContract,
+    ViewContract,
+)
 
 pytest_plugins = ["pytester"]
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins" / "testing.md"
@@ -395,6 +402,42 @@ class Relative(Dimming):
 class Cropped(Dimming):
     def __call__(self, x, ids, draw):
         return x[..., 1:]
+
+
+class Stirring(Dimming):
+    def __call__(self, x, ids, draw):
+        return x * 0.5 + x.roll(1, 0) * 0.5, torch.arange(len(x)).roll(1), 0.5
+
+
+class Overstated(Stirring):
+    def __call__(self, x, ids, draw):
+        return *super().__call__(x, ids, draw)[:2], 0.8
+
+
+class Hushed(Stirring):
+    def __call__(self, x, ids, draw):
+        return super().__call__(x, ids, draw)[0]
+
+
+class Diced(Stirring):
+    def __call__(self, x, ids, draw):
+        share = np.random.rand()
+        return x * share + x.roll(1, 0) * (1 - share), torch.arange(len(x)).roll(1), share
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "said"),
+    [
+        (Stirring, "test_draws_are_of_seed_and_draw", "whatever the seed"),
+        (Overstated, "test_shares_are_of_what_is_there", "not those of the samples"),
+        (Hushed, "test_says_what_it_mixed", "not .x, partner, share"),
+        (Diced, "test_draws_from_its_own_generator", "global generator"),
+    ],
+)
+def test_a_broken_mix_is_found(broken, check, said):
+    offer = ViewOffer("broken", f"{__name__}:{broken.__name__}", summary="for a test", mixes=True)
+    with pytest.raises(AssertionError, match=said):
+        getattr(MixContract(), check)(offer, {})
 
 
 @pytest.mark.parametrize(

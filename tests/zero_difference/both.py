@@ -34,6 +34,7 @@ class Both:
         strategy: str,
         *,
         gates: dict[str, Any] | None = None,
+        more: dict[str, dict[str, Any]] | None = None,
         **fields: Any,
     ) -> None:
         config, self.make = OPTIMIZERS[optimizer]
@@ -43,7 +44,7 @@ class Both:
             train={"epochs": EPOCHS, "batch_size": SIZE, "optimizer": config},
         )
         for name, model in models.items():
-            self.mesh.agent(name, model, **({"gate": gates[name]} if gates else {}))
+            self.mesh.agent(name, model, **({"gate": gates[name]} if gates else {}), **(more or {}).get(name, {}))
         if strategy:
             self.mesh.connect(strategy, **fields)
         plan = self.mesh.plan()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from kdmesh.offers import Config, ViewOffer
@@ -48,9 +50,37 @@ class DropConfig(Config):
         return {} if self.p else {"p": "no feature is dropped"}
 
 
+class MixConfig(Config):
+    """Samples of a batch, mixed in pairs."""
+
+    alpha: float = Field(1.0, gt=0, description="shares are from Beta(alpha, alpha): 1 is uniform, less is milder")
+    per: Literal["batch", "sample"] = Field("batch", description="one share for each batch, or for each of its samples")
+    p: float = Field(1.0, ge=0, le=1, description="probability that a batch, or a sample of it, is mixed at all")
+
+    def idle(self) -> dict[str, str]:
+        """Nobody's turn."""
+        return {} if self.p else {"p": "nothing is mixed"}
+
+
 VIEWS = [
     ViewOffer("noise", "kdmesh.builtin.views.noise:Noise", NoiseConfig, "add Gaussian noise"),
     ViewOffer("shift", "kdmesh.builtin.views.shift:Shift", ShiftConfig, "move images by whole pixels"),
     ViewOffer("flip", "kdmesh.builtin.views.flip:Flip", FlipConfig, "mirror images"),
     ViewOffer("drop", "kdmesh.builtin.views.drop:Drop", DropConfig, "drop features"),
+    ViewOffer(
+        "mixup",
+        "kdmesh.builtin.views.mixup:Mixup",
+        MixConfig,
+        "mix the samples of a batch, and their labels",
+        "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018",
+        mixes=True,
+    ),
+    ViewOffer(
+        "cutmix",
+        "kdmesh.builtin.views.cutmix:Cutmix",
+        MixConfig,
+        "put a box of one image into another, and mix their labels by area",
+        "Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features, ICCV 2019",
+        mixes=True,
+    ),
 ]
