@@ -46,5 +46,6 @@ def _meant(kind: str, name: str, offers: Mapping[str, Any]) -> list[str]:
     if kind in IMPORTED and re.fullmatch(FACTORY, f"{module}:{thing}") and thing[:1].isupper():
         return [f"'{module}:{thing}', with a colon, for {thing} of the module {module}"]
     reading = [offer.name for offer in offers.values() if kind in IMPORTED and "path" in offer.config.model_fields]
-    fits = [other for other in reading if name.endswith(f".{other}")] or (reading if len(reading) == 1 else [])
+    hubs = [other for other in reading if not getattr(offers[other], "fixed", False)]
+    fits = [other for other in reading if name.endswith(f".{other}")] or (hubs if len(hubs) == 1 else [])
     return [f"a file, folder or hub id is a setting: {{{other}: {{path: {name!r}}}}}" for other in fits]

@@ -111,6 +111,7 @@ def test_a_setting_at_the_top_of_the_file(setting, instead):
         ("{model: mynets.Net}", "agents.s.model", "'mynets:Net', with a colon, for Net of the module mynets"),
         ("{model: torch.nn.Linear}", "agents.s.model", "'torch.nn:Linear', with a colon"),
         ("{model: gpt2}", "agents.s.model", "{hf: {path: 'gpt2'}}"),
+        ("{model: older.onnx}", "agents.s.model", "{onnx: {path: 'older.onnx'}}"),
         ("{model: MLP}", "agents.s.model", "did you mean 'mlp'? known models"),
     ],
 )
