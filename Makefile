@@ -21,6 +21,8 @@ BIN := $(VENV)/bin
 # Bytecode is kept, or each process of a test would compile all of kdmesh.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# A folder of its own: beside a torch of another build torchvision does not import, and with it transformers would not.
+VISION := $(VENV)/vision
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
@@ -151,4 +153,6 @@ $(SMOLLM_READY): $(RUN_READY)
 $(DEV_READY): $(RUN_READY) $(wildcard plugins/*/pyproject.toml)
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps $(foreach folder,$(wildcard plugins/*/),--editable $(folder))
+	$(PIP) --no-deps --upgrade --target $(VISION) torchvision
+	$(BIN)/python tests/beside_torch.py $(VISION)
 	touch $@

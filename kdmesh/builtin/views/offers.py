@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from kdmesh.offers import Config, ViewOffer
 
@@ -62,11 +62,51 @@ class MixConfig(Config):
         return {} if self.p else {"p": "nothing is mixed"}
 
 
+class TorchvisionConfig(Config):
+    """A random transform of torchvision."""
+
+    name: Literal[
+        "RandomCrop", "RandomResizedCrop", "RandomHorizontalFlip", "RandomVerticalFlip", "RandomRotation",
+        "RandomAffine", "RandomPerspective", "ElasticTransform", "RandomErasing", "ColorJitter", "RandomGrayscale",
+        "RandomInvert", "RandomPosterize", "RandomSolarize", "RandomAdjustSharpness", "RandomAutocontrast",
+        "RandomEqualize", "RandomPhotometricDistort", "RandomChannelPermutation", "GaussianBlur", "GaussianNoise",
+        "RandAugment", "TrivialAugmentWide", "AutoAugment", "AugMix",
+    ] = Field(description="its class in torchvision.transforms.v2")  # fmt: skip
+    settings: dict[str, Any] = Field({}, description="its arguments: {size: [28, 28], padding: 4}")
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _random(cls, value: Any) -> Any:
+        if value in ("Normalize", "Resize", "CenterCrop", "Pad", "Grayscale", "ToDtype", "ToTensor"):
+            raise ValueError(
+                f"{value} makes the same of a sample each time, and augmentations are left out where agents are "
+                "measured: it belongs to the data, by `prepare` (columns: pixels, scale: standard) or the reader's own "
+                "settings (resize, mode)"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _acts(self) -> Self:
+        if self.name == "ColorJitter" and not any(self.settings.values()):
+            raise ValueError("ColorJitter without settings changes nothing: settings: {brightness: 0.3}")
+        return self
+
+    def idle(self) -> dict[str, str]:
+        """Nobody's turn."""
+        return {"settings": "no image is transformed (p: 0)"} if self.settings.get("p") == 0 else {}
+
+
 VIEWS = [
     ViewOffer("noise", "kdmesh.builtin.views.noise:Noise", NoiseConfig, "add Gaussian noise"),
     ViewOffer("shift", "kdmesh.builtin.views.shift:Shift", ShiftConfig, "move images by whole pixels"),
     ViewOffer("flip", "kdmesh.builtin.views.flip:Flip", FlipConfig, "mirror images"),
     ViewOffer("drop", "kdmesh.builtin.views.drop:Drop", DropConfig, "drop features"),
+    ViewOffer(
+        "torchvision",
+        "kdmesh.builtin.views.torchvision:Torchvision",
+        TorchvisionConfig,
+        "transform images by a random transform of torchvision, by name",
+    ),
     ViewOffer(
         "mixup",
         "kdmesh.builtin.views.mixup:Mixup",
