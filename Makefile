@@ -9,6 +9,7 @@
 #   benchmarks/trec.py and benchmarks/shakespeare.py says what to put into the folder, and where it is from
 # make api-classifier DATA=folder   a classifier behind an endpoint, distilled: see benchmarks/api_classifier.py
 # make tabular-claims   gradient boosting as the teacher of a small perceptron, on two tables
+# make consistent-teaching DATA=folder   Fashion-MNIST (IDX): a teacher on the student's own crops and mixes, or on others
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
 # make smollm DATA=folder         five ways to teach a student of a language model, hours; it goes on where it stopped
 # make augment-trec DATA=folder   fifty labelled questions, and what a language model writes more of
@@ -80,7 +81,10 @@ tabular-claims: $(RUN_READY)
 	$(PIP) --editable '.[lightgbm]'
 	nice -n 10 $(BIN)/python benchmarks/tabular_claims.py $(ARGS)
 
-.PHONY: tabular-claims sums-claims reward-claims preference-claims
+consistent-teaching: $(RUN_READY)
+	nice -n 10 $(BIN)/python benchmarks/consistent_teaching.py $(DATA) $(ARGS)
+
+.PHONY: tabular-claims consistent-teaching sums-claims reward-claims preference-claims
 sums-claims reward-claims preference-claims: $(RUN_READY)
 	$(PIP) --no-deps --editable plugins/kdmesh-rl --editable plugins/kdmesh-preference
 	$(BIN)/python benchmarks/$(subst -,_,$@).py $(ARGS)
