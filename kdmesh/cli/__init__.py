@@ -13,6 +13,7 @@ from kdmesh.cli import (
     compare,
     draw,
     evaluate,
+    export,
     label,
     offered,
     plan,
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from kdmesh.offers import CommandOffer
 
 COMMANDS = (
-    run, resume, compare, sweep, label, select, predict, evaluate, report, watch, runs, store, plan, draw, check,
-    schema, topologies, plugins,
+    run, resume, compare, sweep, label, select, predict, evaluate, export, report, watch, runs, store, plan, draw,
+    check, schema, topologies, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep, label))  # they do more than to print

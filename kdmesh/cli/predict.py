@@ -43,16 +43,26 @@ def add(commands: Any) -> None:
 
 def add_trained(command: argparse.ArgumentParser, data: str, forms: str) -> None:
     """Add an agent's folder, a file of samples in one of ``forms``, and how it is read and where it is computed."""
-    command.add_argument("folder", metavar="DIR", help="an agent's folder: runs/<name>/<time>/agents/<agent>")
+    add_folder(command)
     command.add_argument("data", metavar=data, help=forms)
-    for role in ("text", "pair", "prompt"):
-        command.add_argument(
-            f"--{role}", metavar="COLUMN", help=f"the column of the {role}, where it is called otherwise"
-        )
+    add_columns(command, "text", "pair", "prompt")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or mps (default: %(default)s)")
+
+
+def add_folder(command: argparse.ArgumentParser) -> None:
+    """Add an agent's folder, and what any command does with one."""
+    command.add_argument("folder", metavar="DIR", help="an agent's folder: runs/<name>/<time>/agents/<agent>")
     command.add_argument("--quiet", action="store_true", help="show no progress")
     add_no_code(command)
     add_plugins_dir(command)
+
+
+def add_columns(command: argparse.ArgumentParser, *roles: str) -> None:
+    """Add how columns of a file are called that the agent knows otherwise."""
+    for role in roles:
+        command.add_argument(
+            f"--{role}", metavar="COLUMN", help=f"the column of the {role}, where it is called otherwise"
+        )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -90,12 +100,18 @@ def execute(args: argparse.Namespace) -> int:
 
 def read(args: argparse.Namespace, where: str) -> tuple[Trained, Inputs]:
     """The agent and the samples that the arguments name; ``where``: what the file of samples is called there."""
-    from kdmesh.inference import inputs
     from kdmesh.inference.trained import Trained
 
     trained = Trained.read(args.folder, code=not args.no_code, device=args.device)
-    named = {role: column for role in ("text", "pair", "prompt") if (column := getattr(args, role)) is not None}
-    return trained, inputs.read(Path(args.data), trained, named, where)
+    return trained, read_inputs(args, trained, where)
+
+
+def read_inputs(args: argparse.Namespace, trained: Trained, where: str) -> Inputs:
+    """The samples that the arguments name."""
+    from kdmesh.inference import inputs
+
+    columns = ((role, getattr(args, role, None)) for role in ("text", "pair", "prompt"))
+    return inputs.read(Path(args.data), trained, {role: name for role, name in columns if name is not None}, where)
 
 
 def note_cut(trained: Trained, inputs: Inputs, cut: Sequence[int]) -> None:

@@ -1,0 +1,114 @@
+"""``kdmesh export``: a trained agent in a form that other software runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdmesh.cli.common import use_plugins_dir
+from kdmesh.cli.predict import add_columns, add_folder, progress, read_inputs
+from kdmesh.errors import MeshError, printable
+
+if TYPE_CHECKING:
+    from kdmesh.inference.export.exporting import Exported
+
+LISTED = 6  # names of classes in a line
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    about = (
+        "Write an agent that a run trained in a form that other software runs, with export.json beside it, and "
+        "compare the file with the agent; with --data also score both. Where they differ by more than --tolerance "
+        "nothing is written."
+    )
+    command = commands.add_parser("export", help="write a trained agent as ONNX or torch.export", description=about)
+    add_folder(command)
+    command.add_argument("--to", metavar="FORM", required=True, help="onnx, or torch_export")
+    command.add_argument("-o", "--out", metavar="FOLDER", help="where to (default: DIR/FORM)")
+    command.add_argument(
+        "--tolerance",
+        metavar="X",
+        type=_tolerance,
+        help="how far a logit or value may be from the agent's (default: 0.0001)",
+    )
+    command.add_argument("--data", metavar="FILE", help="score the file and the agent on these labelled samples")
+    command.add_argument("--label", metavar="COLUMN", help="their column of labels, where it is called otherwise")
+    add_columns(command, "text", "pair")
+    command.set_defaults(execute=execute)
+
+
+def _tolerance(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 up")
+    return number
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Read, write, compare, score and print."""
+    use_plugins_dir(args)
+    if args.data is None and (odd := next((one for one in ("label", "text", "pair") if getattr(args, one)), None)):
+        raise MeshError("it names a column of --data, and there is none", where=f"--{odd}", instead="--data FILE")
+    from kdmesh.inference.export import exporting, forms
+    from kdmesh.inference.trained import Trained
+
+    form = forms.form_of(args.to)
+    form.refuse()
+    trained = Trained.read(args.folder, code=not args.no_code)
+    inputs = None if args.data is None else read_inputs(args, trained, "--data")
+    told, end = progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None)
+    tolerance = exporting.TOLERANCE if args.tolerance is None else args.tolerance
+    folder = Path(args.out) if args.out is not None else Path(args.folder) / form.name
+    try:
+        found = exporting.export(trained, form, folder, tolerance, inputs, args.label, told)
+    finally:
+        end()
+    _print(found, form.title)
+    return 0
+
+
+def _print(found: Exported, title: str) -> None:
+    record = found.record
+    size = (found.folder / record["file"]).stat().st_size
+    print(f"{record['agent']} as {title}: {found.folder / record['file']}, {_bytes(size)}")
+    for word, one in [*(("input", one) for one in record["inputs"]), *(("output", one) for one in record["outputs"])]:
+        names = [printable(name, breaks=False) for name in one.get("names", ())]
+        listed = f": {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''}" if names else ""
+        print(f"  {word:6} {one['name']} {one['dtype']} [{', '.join(map(str, one['shape']))}]{listed}")
+    compared = record["compared"]
+    at = f"batches of {', '.join(map(str, compared['batches']))}"
+    at += f", {' and '.join(map(str, compared['lengths']))} tokens" if compared["lengths"] else ""
+    print(f"  largest difference {compared['largest_difference']:.1e} ({at})")
+    for line in _takes(record["raw"]):
+        print(f"  {line}")
+    if "scored" in record:
+        _print_scores(record["scored"])
+
+
+def _takes(raw: dict[str, Any]) -> list[str]:
+    """What becomes of a raw sample before the file can take it."""
+    found = []
+    if "prepare" in raw:
+        found.append("it takes prepared samples: prepare.json says how, and is no part of it")
+    elif "divided_by" in raw:
+        found.append(f"it takes the source's values divided by {raw['divided_by']:g}")
+    if "tokenizer" in raw:
+        found.append(f"it takes tokens of tokenizer.json, at most {raw['max_length']}")
+    return found
+
+
+def _print_scores(scored: dict[str, Any]) -> None:
+    own, agent = scored["exported"], scored["agent"]
+    names = [name for name, value in agent.items() if isinstance(value, int | float)]
+    shown = {name: printable(name, breaks=False) for name in names}
+    width = max((len(one) for one in shown.values()), default=0)
+    print(f"  on {scored['samples']:,} samples of {printable(scored['data'], breaks=False)}")
+    print(f"    {'':{width}}  exported     agent")
+    for name in names:
+        print(f"    {shown[name]:{width}}  {own[name]:8.4f}  {agent[name]:8.4f}")
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
