@@ -124,7 +124,7 @@ class Table:
     @property
     def tensor(self) -> Tensor:
         """The same in memory."""
-        return self.numbers[:]
+        return self.numbers if isinstance(self.numbers, torch.Tensor) else self.numbers[:]
 
     @property
     def source_x(self) -> Tensor | Unread:

@@ -94,13 +94,13 @@ def test_other_samples_than_the_runs_are_not_shown(folder, tmp_path, monkeypatch
     other = registry().find("datasets", "digits").make({})
     other.x = other.x.clone()
     other.x[0, 0, 0, 0] += 0.5
-    monkeypatch.setattr(Source, "_read", staticmethod(lambda data: other))
+    monkeypatch.setattr(Source, "_read", staticmethod(lambda data, prepares: other))
     block, section = found(folder)
     assert block is None and "other samples now than the run had" in str(section.blocks)
 
 
 def test_data_that_ask_for_a_network_get_none(folder, monkeypatch):
-    def ask(data):
+    def ask(data, prepares):
         socket.create_connection(("127.0.0.1", 9), timeout=1)
 
     monkeypatch.setattr(Source, "_read", staticmethod(ask))
