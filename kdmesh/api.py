@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from kdmesh.engine.beginning import begun_from
 from kdmesh.engine.collect import HERE, Place, is_url
 from kdmesh.engine.experiment import Experiment
+from kdmesh.engine.raising import MESH, raised
 from kdmesh.engine.request import Request
 from kdmesh.engine.resume import begun, refuse_part
 from kdmesh.errors import MeshError, nearest
@@ -31,6 +33,7 @@ from kdmesh.inference.predictor import Predictor
 from kdmesh.inference.trained import Trained
 from kdmesh.plugins import registry
 from kdmesh.report.drawing import formats
+from kdmesh.spec.base import MOST
 from kdmesh.spec.read import parse, read_mesh
 from kdmesh.streams.from_torch import join, pool_from, table_from
 from kdmesh.streams.learned import carry
@@ -246,6 +249,7 @@ class Mesh:
         strict_signals: bool = False,
         resume: str | Path | None = None,
         from_start: bool = False,
+        epochs: int | Mapping[str, int] | None = None,
         checkpoint_seconds: float = 60.0,
         progress_timeout: float = 600.0,
         store: str | Path | None = None,
@@ -256,7 +260,9 @@ class Mesh:
         ``seeds``: how many, from the mesh's seed on (1). ``controls``: train each student also alone, and by the best
         teacher only (False). ``strict_signals``: stop where a consensus gives NaN, a wrong shape or no distribution.
         ``resume``: the folder of this mesh's interrupted run, which goes on as it was begun; ``from_start``: also where
-        no checkpoint of a stage is sound. ``checkpoint_seconds``: age at which a checkpoint is written within a phase.
+        no checkpoint of a stage is sound. ``epochs``: with ``resume`` of this mesh's finished run, which trains on to
+        so many, all agents or those that are named, in a new folder. ``checkpoint_seconds``: age at which a checkpoint
+        is written within a phase.
         ``progress_timeout``: seconds without a result after which a Ray host is lost; 0: never. ``store``: the folder
         in which answers of frozen and finished agents are kept, and found again by every later run, ``"off"`` for none;
         by default ``$KDMESH_STORE``, else one in the user's cache folder. Raises RunFailed, once
@@ -306,6 +312,8 @@ class Mesh:
         )
         if request.controls and request.out is None and request.resume is None:
             raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
+        if epochs is not None:
+            request = raised(request, _epochs(epochs, resume))
         return _result(Experiment(request, self._collect).run(), request)
 
     def _collect(self, run: Run) -> dict[str, AgentResult]:
@@ -320,6 +328,20 @@ class Mesh:
             carry(module, run.checked.learned[name])
             found[name] = AgentResult(name, run.roles[name], module.eval(), {}, "")
         return found
+
+
+def _epochs(given: Any, resume: Any) -> dict[str, int]:
+    """The epochs of :meth:`Mesh.run`, by agent."""
+    if resume is None:
+        instead = "resume=folder, of the finished run that trains on; a new run has train.epochs"
+        raise MeshError("no run is named that would train on", where="epochs", instead=instead)
+    found = dict(given) if isinstance(given, Mapping) else {MESH: given}
+    for name, number in found.items():
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST or not found:
+            raise MeshError(f"{number!r} epochs", where="epochs", instead="a whole number, or {'student': number}")
+        if not isinstance(name, str):
+            raise MeshError(f"found {type(name).__name__}", where="epochs", instead="{'student': number}")
+    return found
 
 
 def _result(outcome: Outcome, request: Request) -> Result:

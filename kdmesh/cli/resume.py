@@ -25,7 +25,10 @@ from kdmesh.files import found_at
 
 def add(commands: Any) -> None:
     """Add the command."""
-    about = "Go on with an interrupted run, from its last checkpoints, to the weights it would have had."
+    about = (
+        "Go on with an interrupted run, from its last checkpoints, to the weights it would have had; or "
+        "with a finished one, for more epochs."
+    )
     command = commands.add_parser("resume", help="go on with an interrupted run", description=about)
     command.add_argument(
         "folder", metavar="DIR", help="the run's folder: runs/<name>/<time>, or the URL where it was collected"
@@ -43,6 +46,13 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         help="add so many requests or tokens to what may be spent on an endpoint: gpt.requests=500 (repeatable)",
+    )
+    command.add_argument(
+        "--epochs",
+        metavar="N",
+        action="append",
+        default=[],
+        help="train a finished run on to so many epochs, in a new folder: 40, or one agent's, student=40 (repeatable)",
     )
     add_store(command)
     add_plugins_dir(command)
@@ -74,6 +84,7 @@ def execute(args: argparse.Namespace) -> int:
             ("--from-start", args.from_start),
             ("--measure", args.measure),
             ("--store", args.store),
+            ("--epochs", args.epochs),
         ):
             if given:
                 raise MeshError("a comparison goes on as it was begun", where=flag, instead=f"kdmesh resume {folder}")
@@ -85,13 +96,14 @@ def execute(args: argparse.Namespace) -> int:
 
         return resume(folder, args)
     from kdmesh.engine.resume import asked, interrupted, refuse_edits
+    from kdmesh.spec.read import parse
 
     begun = asked(folder)["begun"]
     import_from([*begun["beside"], *working_folder()])  # a job has another folder each time
-    spec = interrupted(folder)
+    spec = interrupted(folder) if not args.epochs else parse(asked(folder)["mesh"])
     refuse_edits(folder)  # before anything is imported, or written elsewhere
     allow_code(spec, args)
-    if place is None and "collect" in begun:
+    if place is None and "collect" in begun and not args.epochs:
         place = Place.writable(
             begun["collect"], f'access, or no "collect" in {folder / "manifest.json"}: it stays here'
         )
@@ -116,4 +128,9 @@ def execute(args: argparse.Namespace) -> int:
         tested=begun.get("tested", True),
         store=begun.get("store") if args.store is None else args.store,
     )
+    if args.epochs:
+        from kdmesh.engine.raising import asked_epochs, raised
+
+        request = raised(request, asked_epochs(args.epochs))
+        print(f"trains on in {request.resume}; {folder} stays as it is", file=sys.stderr)
     return launch(request, args.quiet, args.measure)

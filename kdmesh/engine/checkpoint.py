@@ -108,7 +108,7 @@ class Checkpoints:
         needed = {STATE, *(f"{HOSTS}/{name}" for host in hosts for name in part_names(host))}
         found = [path for path in (self.root / stage).glob(f"[0-9]*/{MANIFEST}") if path.parent.name.isdigit()]
         for manifest in sorted(found, key=lambda path: int(path.parent.name), reverse=True):
-            why = self._fault(stage, manifest.parent, needed)
+            why = self.fault(stage, manifest.parent, needed)
             if not why:
                 return manifest.parent
             passed(manifest.parent, why)
@@ -118,7 +118,7 @@ class Checkpoints:
         """Whether a stage had a checkpoint, sound or not."""
         return any((self.root / stage).glob(f"[0-9]*/{MANIFEST}"))
 
-    def _fault(self, stage: str, folder: Path, needed: set[str]) -> str:
+    def fault(self, stage: str, folder: Path, needed: set[str]) -> str:
         """What is wrong with a checkpoint; nothing if it is sound."""
         try:
             inside(self.root, stage, folder.name)

@@ -59,7 +59,11 @@ def refuse_part(root: Path) -> None:
 def refuse_finished(root: Path) -> None:
     """MeshError for a run that has nothing left to do. It counts from the lock on: until then another may finish it."""
     if finished(root, asked(root)["begun"]):
-        raise MeshError("this run has finished", file=str(root), instead="kdmesh run, for another one")
+        raise MeshError(
+            "this run has finished",
+            file=str(root),
+            instead="kdmesh resume DIR --epochs N, to train it for more epochs, or kdmesh run, for another one",
+        )
 
 
 def finished(root: Path, how: dict[str, Any]) -> bool:

@@ -96,6 +96,8 @@ class Teaching:
             yield from self._boundary(offset, epoch)
             self.home.position.at(offset)
             yield from self.home.checkpoint_if_due()
+        if self.stage.program.body == [line] and any(map(self._watched, self.stage.agents)):
+            yield from self.home.checkpoint()  # of the last weights: a longer run goes on from them
         yield from self._close()
         self.home.position.leave()
         self.cursor[line.key] = self.reached[line.key] = first + total
@@ -264,7 +266,7 @@ class Teaching:
         for agent, values in zip(agents, metrics, strict=True):
             self.run.evaluated(agent, "validation", values, At(self.stage.name, self.done, epoch, self.home.round))
             train = self.plan.train(agent)
-            if train.watches is None or agent != self.plan.owner[agent]:
+            if train.watches is None or not self._watched(agent):
                 continue
             watched = train.watches.metric
             assert watched is not None  # settled when the mesh was drawn
@@ -290,8 +292,11 @@ class Teaching:
         yield from wait(
             self.run.submit(agent, RemoteHost.restore_best, agent)
             for agent in self.stage.agents
-            if self.plan.train(agent).watches is not None and agent == self.plan.owner[agent]
+            if self._watched(agent)
         )
+
+    def _watched(self, agent: str) -> bool:
+        return self.plan.train(agent).watches is not None and agent == self.plan.owner[agent]
 
 
 def _steps_of(renewed: dict[str, list[str]]) -> list[tuple[str, list[str]]]:

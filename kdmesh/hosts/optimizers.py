@@ -110,6 +110,13 @@ def make_schedule(optimizer: torch.optim.Optimizer, ref: ScheduleRef | None, upd
         raise refused(kind, ref.config, error, where, instead, lambda rest: kind(optimizer, **rest)) from None
 
 
+def counts_all(ref: ScheduleRef) -> bool:
+    """Whether a schedule's first updates depend on how many there will be in all."""
+    warmup = ref.config.get("warmup", 0)
+    share = isinstance(warmup, int | float) and 0 < warmup < 1
+    return ref.name in _OURS and (ref.name != "constant" or share)
+
+
 def _factor(ref: ScheduleRef, updates: int, where: str) -> Callable[[int], float]:
     """The factor of the rate at each update, of one of our own schedules."""
     if unknown := set(ref.config) - {"warmup"}:
