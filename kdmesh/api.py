@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from kdmesh.engine.beginning import begun_from
 from kdmesh.engine.collect import HERE, Place, is_url
 from kdmesh.engine.experiment import Experiment
 from kdmesh.engine.raising import MESH, raised
+from kdmesh.engine.rates import Rates, find_rate
 from kdmesh.engine.request import Request
 from kdmesh.engine.resume import begun, refuse_part
 from kdmesh.errors import MeshError, nearest
@@ -315,6 +317,24 @@ class Mesh:
         if epochs is not None:
             request = raised(request, _epochs(epochs, resume))
         return _result(Experiment(request, self._collect).run(), request)
+
+    def find_rate(
+        self, agent: str | None = None, *, low: float = 1e-6, high: float = 1.0, updates: int = 100,
+        store: str | Path | None = None,
+    ) -> Rates:  # fmt: skip
+        """Train ``agent`` for so many ``updates`` while its learning rate rises from ``low`` to ``high``.
+
+        A learning-rate range test (Smith, 2017): see :class:`kdmesh.engine.rates.Rates` for what is found. None: the
+        one agent that is trained last. All that it waits for is trained before. Only training losses are looked at;
+        nothing is written. ``store``: as for :meth:`run`. MeshError for an agent that is not trained by gradients.
+        """
+        _a_path(store, "store", none=True)
+        modules = {name: deepcopy(module) for name, module in self._modules.items()}  # the test trains them
+        request = Request(
+            parse(self._fields), "inline", modules=modules, table=self.table, writers=dict(self._writers),
+            store=None if store is None else str(store),
+        )  # fmt: skip
+        return find_rate(request, agent, low, high, updates)
 
     def _collect(self, run: Run) -> dict[str, AgentResult]:
         """Fetch every agent's weights and build its module here."""

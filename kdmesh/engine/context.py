@@ -67,7 +67,8 @@ class RunContext:
 
     ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
     two chunks of steps; ``tested``: whether everyone is measured on test at the end; ``observing``: what observers
-    took, where that and what offered things take is asked for. To set ``pausing`` asks every
+    took, where that and what offered things take is asked for; ``every``: steps between two points of curves, each told
+    as it is reached, None for as many as a report shows. To set ``pausing`` asks every
     stage to write a checkpoint and stand still.
     """
 
@@ -80,6 +81,7 @@ class RunContext:
     checkpoint_seconds: float = 60.0
     tested: bool = True
     observing: Profile | None = None
+    every: int | None = None
 
     def __post_init__(self) -> None:
         self.seed = self.plan.spec.seed

@@ -28,9 +28,16 @@ APART = 16  # steps between two at least, where no epoch ends: telling one costs
 class Curve:
     """Adds up the losses and rewards of one stage, and tells their means where a point is reached."""
 
-    def __init__(self, stage: str, edges: Iterable[Edge], total: int, known: dict[str, Any] | None = None) -> None:
-        """``total``: the stage's steps; ``known``: the :meth:`state` to go on from."""
-        self.stage, self.total, self.every = stage, total, max(APART, -(-total // POINTS))
+    def __init__(
+        self,
+        stage: str,
+        edges: Iterable[Edge],
+        total: int,
+        known: dict[str, Any] | None = None,
+        every: int | None = None,
+    ) -> None:
+        """``total``: the stage's steps; ``known``: the :meth:`state` to go on from; ``every``: steps between points."""
+        self.stage, self.total, self.every = stage, total, every or max(APART, -(-total // POINTS))
         self.edges = {edge.id: edge for edge in edges}
         self.names = flow_names(self.edges.values())
         known = known or {}

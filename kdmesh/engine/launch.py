@@ -134,7 +134,9 @@ def _train(
         events.emit(kinds.HostsOpening(str(session.name), plan.hosts))
         root = folder.root if folder else None
         seconds, observing = request.checkpoint_seconds, Profile() if request.profiled else None
-        run = Run(plan, checked, session.backend, events, checkpoints, root, seconds, request.tested, observing)
+        run = Run(
+            plan, checked, session.backend, events, checkpoints, root, seconds, request.tested, observing, request.every
+        )
         whole = request.within or root
         run.open(*blueprint(request, plan, checked, session.backend.near, whole))
         stopping.run = run

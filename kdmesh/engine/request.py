@@ -49,6 +49,7 @@ class Request:
     profiled: bool = False  # calls of what plugins offer are counted and timed
     report: bool = True  # the page of the run is written at its end, where that costs next to nothing
     tested: bool = True  # whether everyone is measured on test at the end; a search must not see it
+    every: int | None = None  # steps between points of curves, each told as it is reached; None: see engine/curves.py
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
     store: str | None = None  # folder of answers that are kept, or "off"; None: as the environment says, or the usual
     made_of: dict[str, Any] = field(default_factory=dict)  # what is refused unless it is as it was, of another run

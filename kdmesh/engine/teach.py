@@ -50,7 +50,7 @@ class Teaching:
         self.stale_for: dict[str, int] = known.get("stale_for", {})
         self.losses: dict[str, float] = known.get("losses", {})
         edges = {edge.id: edge for phase in self.stage.phases.values() for edge in phase.edges if edge.objective}
-        self.curve = Curve(self.stage.name, edges.values(), total, known.get("curve"))
+        self.curve = Curve(self.stage.name, edges.values(), total, known.get("curve"), self.run.every)
         self._flows = self.run.merger.periods(self.stage)  # of weights
         self._epoch = 1  # steps of one, of the phase under way
         self._pace: dict[str, float] = {}
@@ -152,7 +152,8 @@ class Teaching:
     def _alone(self, phase: Phase, host: str, zero: int, first: int, last: int) -> Work[None]:
         while first < last:
             pace = self._pace.get(phase.name)
-            end = min(last, first + (4 if pace is None else max(1, int(SECONDS / max(pace, 1e-5)))))
+            steps = self.run.every or (4 if pace is None else max(1, int(SECONDS / max(pace, 1e-5))))
+            end = min(last, first + steps)
             start = time.perf_counter()
             fragment = whole(host, self.stage.name, first, end)[0]
             _, report = self.backend.submit_pair(host, RemoteHost.run, fragment)
@@ -166,7 +167,7 @@ class Teaching:
     def _between(self, phase: Phase, zero: int, first: int, last: int) -> Work[None]:
         flight: deque[tuple[list[Handle[Report]], int, int]] = deque()
         while first < last:
-            end = min(last, first + WINDOW)
+            end = min(last, first + (self.run.every or WINDOW))
             exports: list[Handle[Bundle]] = []
             reports: list[Handle[Report]] = []
             for fragment in cut(self.plan, self.stage.name, phase, first, end):
