@@ -149,7 +149,7 @@ def _all(
                 str(folder.resolve()),
                 of["device"],
                 of["threads"],
-                of["precision"] == "bf16",
+                of["precision"],
                 beside,
                 warm_up=of["warm_up_s"],
                 budget=of["budget_s"],

@@ -158,6 +158,16 @@ def learned_nothing(described: dict[str, dict[str, Any]], owners: dict[str, str]
     ]
 
 
+def left_out(described: dict[str, dict[str, Any]], owners: dict[str, str]) -> list[str]:
+    """Weights some of whose updates were left out, since gradients overflowed in fp16."""
+    return [
+        f"{name}: {facts['left_out']} updates were left out, beside {facts['updates']} that were made: their gradients "
+        "overflowed in fp16, and the scale of losses was halved each time"
+        for name, facts in described.items()
+        if facts["left_out"] and owners[name] == name
+    ]
+
+
 def always_shut(described: dict[str, dict[str, Any]]) -> list[str]:
     """Gates that were never open, by what their agents' descriptions say; of an agent's flows, where its own was."""
     found = []

@@ -249,7 +249,8 @@ class Run(RunContext):
             described.update(part)
         self.tell_odd([(name, "", SOFTENED) for name, facts in described.items() if facts["softened"]])
         self.tell_odd([(name, facts["put_back"], MOVED) for name, facts in described.items() if facts["put_back"]])
-        for text in notes.learned_nothing(described, self.plan.owner):
+        owners = self.plan.owner
+        for text in (*notes.learned_nothing(described, owners), *notes.left_out(described, owners)):
             self.events.emit(kinds.Note(text))
         self.texts.finish()
         summary = summarise(self, agents, consensus, described, said)

@@ -87,6 +87,7 @@ def summarise(
             *map(notes.on_answers, notes.ordered(run.odd, plan.spec.agents)),
             *texts.notes(_written(run)),
             *notes.learned_nothing(described, plan.owner),
+            *notes.left_out(described, plan.owner),
             *notes.always_shut(described),
             *notes.at_chance(plan, run.checked, agents, described),
         ],

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdmesh.hosts import guard, ragged
 from kdmesh.hosts.modules import output
+from kdmesh.hosts.precision import HALF, cast
 from kdmesh.hosts.ragged import Value
 from kdmesh.hosts.taps import Taps
 from kdmesh.signals.lazy import Lazy, joined, leaves, rebuild
@@ -58,7 +59,7 @@ class Agent:
         self.buffers = weights.buffers
         self._kept = bool(weights.buffers)  # whether there is anything that an answer must leave as it was
         self._taps: dict[tuple[str, ...], Taps] = {}
-        self._bf16 = weights.settings.precision == "bf16"
+        self._half = weights.settings.precision in HALF
         self.outputs = outputs
         self._looked = False
         self._place = guard.placed(self.device)
@@ -92,16 +93,16 @@ class Agent:
         """
         if self.weights.unread:
             self.weights.read()
-        if self._bf16 or torch.is_autocast_enabled(self.device.type):
+        if self._half or torch.is_autocast_enabled(self.device.type):
             with self.precision():
                 return self._forward(x, names, others)
         return self._forward(x, names, others)
 
     def precision(self) -> AbstractContextManager[object]:
         """What a forward of the module itself, without this agent's, is to stand in, whatever the caller stands in."""
-        if not (self._bf16 or torch.is_autocast_enabled(self.device.type)):
+        if not (self._half or torch.is_autocast_enabled(self.device.type)):
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+        return cast(self.device.type, self.weights.settings.precision)
 
     def in_train_mode(self, compute: Callable[[], Any], keep: bool) -> Any:
         """What ``compute`` gives of a module in eval mode that is in train mode for this while, without gradient.

@@ -30,7 +30,7 @@ from kdmesh.hosts.packing import Bundle, Packed, Published, pack, unpack
 from kdmesh.hosts.phase import CompiledPhase
 from kdmesh.hosts.state import HostState, Kept
 from kdmesh.hosts.step import ALONE, Report, StepContext, Turn, frozen_copy
-from kdmesh.hosts.update import refuse_spread
+from kdmesh.hosts.update import refuse_joint
 
 if TYPE_CHECKING:
     from kdmesh.graph.fragment import Fragment
@@ -60,7 +60,7 @@ class Host(HostState):
         self.gates = gates.make(self)
         self.watched = gates.watched(self)
         self.weights |= build.trained_rules(self)
-        refuse_spread(self)
+        refuse_joint(self)
         if any(map(self._learns, self.weights)):
             load_optimizers()
         self._phases: dict[str, CompiledPhase] = {}  # by stage: stages without a path between them take turns here

@@ -45,7 +45,7 @@ class Order:
     folder: str
     device: str
     threads: int
-    bf16: bool
+    precision: str
     beside: list[str]
     texts: list[dict[str, Any]] | None = None
     size: int = 0
@@ -67,6 +67,7 @@ def measure(order: Order, x: Tensor | None) -> dict[str, Any]:
     import torch
 
     from kdmesh.hosts import loading
+    from kdmesh.hosts.precision import cast
 
     torch.set_num_threads(order.threads)
     device = torch.device(order.device)
@@ -83,7 +84,7 @@ def measure(order: Order, x: Tensor | None) -> dict[str, Any]:
         found["gpu"] = torch.cuda.get_device_name(device)
     found["samples"] = samples
     wait = _waits(device)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=order.bf16):
+    with torch.inference_mode(), cast(device.type, order.precision):
         for size in BATCHES:
             starts = range(min(samples, MOST)) if size == 1 else range(1)
             inputs = [batch([(start + n) % samples for n in range(size)], device) for start in starts]

@@ -23,6 +23,7 @@ from kdmesh.hosts.taps import AtExit
 from kdmesh.imports import import_path, maker, makes
 from kdmesh.plugins import registry
 from kdmesh.spec import DEFAULT_TASK, ModelRef
+from kdmesh.spec.train import Precision
 from kdmesh.streams.learned import carry, in_header
 from kdmesh.streams.prepared import SETTINGS
 
@@ -65,7 +66,7 @@ class Config(BaseModel):
     images: ImageForm | None = None
     class_numbers: list[int] | None = None
     metrics: list[Any] = []
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     threads: int = Field(1, ge=1, le=4096)
     sees: str = ""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kdmesh.errors import MeshError
 from kdmesh.hosts import modes
 from kdmesh.hosts.fused import kernel_of
 from kdmesh.hosts.optimizers import make_optimizer, make_schedule
@@ -36,6 +37,8 @@ class LocalWeights(Weights):
         self.parameters: list[nn.Parameter] = []
         self._late = False  # whether some parameter may get its first gradient later than others
         self._kernel: Kernel | None = None
+        self._scaler: torch.amp.GradScaler | None = None  # of losses whose gradients are computed in fp16
+        self.left_out = 0  # updates whose gradients overflowed there
         self._slots: Any = None  # the optimiser's state that the kernel works on
 
     def start(self, updates: int, extra: Iterable[nn.Parameter] = ()) -> None:
@@ -46,6 +49,7 @@ class LocalWeights(Weights):
         self.schedule = make_schedule(self.optimizer, self.settings.schedule, max(updates, 1), where)
         self.pending = False
         self._slots = self._kernel = None
+        self._scaler = self._scaling(where) if self.settings.precision == "fp16" else None
         self._late = isinstance(self.optimizer, torch.optim.SGD) and bool(self.optimizer.defaults["fused"])
 
     def train(self, mode: bool = True) -> None:
@@ -60,19 +64,24 @@ class LocalWeights(Weights):
         self.pending = True
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss."""
-        loss.backward()
+        """Add the gradients of a loss, which is scaled where they are computed in fp16."""
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
     def step(self) -> None:
         """Clip, update, and move the schedule on."""
         assert self.optimizer is not None
         before = None if self.moved else self._norms()
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         if self._late:
             self._late = late_momentum(self.optimizer, self.parameters)
         gradients = [parameter.grad for parameter in self.parameters]
-        if self._slots is not self.optimizer.state:  # its first update, or the first after a state was loaded
+        if self._scaler is not None:
+            if not self._scaled(self._scaler):
+                return
+        elif self._slots is not self.optimizer.state:  # its first update, or the first after a state was loaded
             self.optimizer.step()
             self._slots, self._kernel = self.optimizer.state, kernel_of(self.optimizer)
         elif self._kernel is None or any(gradient is None for gradient in gradients):
@@ -85,6 +94,25 @@ class LocalWeights(Weights):
         self.pending = False
         if before is not None:
             self.moved = before != self._norms()
+
+    def _scaling(self, where: str) -> torch.amp.GradScaler:
+        """What scales losses, and takes the scale from gradients again."""
+        if any(parameter.dtype == torch.float16 for parameter in self.parameters):
+            what = "fp16 scales losses for weights in float32, and these are in float16"
+            raise MeshError(what, where=f"{where}.precision", instead="weights in float32, or bf16")
+        return torch.amp.GradScaler(self.settings.device.partition(":")[0])
+
+    def _scaled(self, scaler: torch.amp.GradScaler) -> bool:
+        """Update, unless a gradient overflowed; says whether it did. Else no schedule and no count moves."""
+        assert self.optimizer is not None
+        scale = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        if scaler.get_scale() >= scale:
+            return True
+        self.left_out += 1
+        self.pending = False
+        return False
 
     def _norms(self) -> list[float]:
         """A number for every trained weight that changes where the weight does."""
@@ -132,6 +160,8 @@ class LocalWeights(Weights):
             facts["schedule"] = {
                 key: value for key, value in self.schedule.state_dict().items() if _plain(value) and key != "lr_lambdas"
             }
+        if self._scaler is not None:
+            facts["scaler"], facts["left_out"] = self._scaler.state_dict(), self.left_out
         if self.pending:
             for index, parameter in enumerate(self.parameters):
                 if parameter.grad is not None:
@@ -156,6 +186,9 @@ class LocalWeights(Weights):
                         loaded[slot_name] = saved.to(loaded[slot_name].device)
         if self.schedule is not None and "schedule" in facts:
             self.schedule.load_state_dict({**self.schedule.state_dict(), **facts["schedule"]})
+        if self._scaler is not None and "scaler" in facts:
+            self._scaler.load_state_dict(facts["scaler"])
+            self.left_out = facts["left_out"]
         grads = {int(index): value for (kind, index, *_), value in tensors.items() if kind == "grad"}
         for number, parameter in enumerate(self.parameters):
             parameter.grad = grads[number].to(parameter.device) if number in grads else None

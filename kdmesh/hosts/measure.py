@@ -294,6 +294,7 @@ def describe(host: HostState, agent: Agent) -> dict[str, Any]:
         "forwards": sum(made.get(agent.name, 0) for made in host.made.values()),
         "updates": agent.weights.updates,
         "moved": agent.weights.moved,
+        "left_out": agent.weights.left_out,
         "reports": reports(host, agent),
         "gates": gates.told(host, agent.name),
         "softened": oddities.softened(host, agent.name, None),

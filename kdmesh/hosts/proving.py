@@ -13,6 +13,7 @@ from kdmesh.hosts import loading
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.looked_up import lacking, looks_up
 from kdmesh.hosts.modules import output
+from kdmesh.hosts.precision import cast
 from kdmesh.signals.compare import Comparison
 from kdmesh.signals.lazy import dense
 from kdmesh.text.probes import inference
@@ -45,8 +46,7 @@ def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], hom
     x, before = host.reading.samples(agent, rows).to(one.device), one.forwards
     read: Any = loading.load(root, home=home)
     module: nn.Module = (read if own is None else read.model).to(one.device)
-    half = one.weights.settings.precision == "bf16"
-    with inference(one.module), torch.autocast(one.device.type, torch.bfloat16, enabled=half):
+    with inference(one.module), cast(one.device.type, one.weights.settings.precision):
         reseed(host.seed, one.device)
         mine = dense(one.forward(x)[0])
         reseed(host.seed, one.device)

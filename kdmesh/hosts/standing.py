@@ -64,7 +64,8 @@ class StandIn(nn.Module):
         if self.head is not None:
             hidden = torch.randn(rows, NARROW) + moved
             return FactoredLogits(hidden.to(x.device, outputs.dtype), self.head.to(outputs.dtype), None)
-        cast = torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else outputs.dtype
+        kind = x.device.type
+        cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else outputs.dtype
         return (torch.randn(rows, *outputs.shape) + moved).to(x.device, cast)
 
 

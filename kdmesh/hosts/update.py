@@ -69,20 +69,28 @@ def reached(plan: Plan, edges: list[Edge], here: list[str]) -> dict[int, set[str
     return found
 
 
-def refuse_spread(host: HostState) -> None:
-    """MeshError where spread weights would be updated together with others, in any phase; asked as a host is built."""
-    spread = {name for name, weights in host.weights.items() if weights.spread}
-    for stage in host.plan.stages if spread else ():
+def refuse_joint(host: HostState) -> None:
+    """MeshError where weights that cannot be are updated together with others, in any phase; asked as a host is built.
+
+    These are weights that are spread, and those whose losses are scaled for fp16: each has a scale of its own.
+    """
+    alone = {
+        name: f"the weights of {name} are not all in one process" if weights.spread else f"{name} computes in fp16"
+        for name, weights in host.weights.items()
+        if weights.spread or weights.settings.precision == "fp16"
+    }
+    for stage in host.plan.stages if alone else ():
         for phase in stage.phases.values():
             moved = {op.node for op in phase.ops if op.kind == "u"}
             here = [name for name in host.weights if name in moved]
             for name, group in joint(host.plan, phase.edges, here).items():
-                if name in spread and len(group) > 1:
+                if name in alone and len(group) > 1:
                     raise MeshError(
-                        f"gradients pass between {' and '.join(group)}, which are therefore updated together, and the "
-                        f"weights of {name} are not all in one process",
+                        f"gradients pass between {' and '.join(group)}, which are therefore updated together, and "
+                        f"{alone[name]}",
                         where=f"agents.{name}",
-                        instead="detach: true on the flows between them, and no trained consensus",
+                        instead="detach: true on the flows between them, and no trained consensus"
+                        + ("" if host.weights[name].spread else "; or precision: bf16"),
                     )
 
 

@@ -46,6 +46,7 @@ class Weights(ABC):
         updates: optimiser updates so far; schedules, EMA and `N steps` count these, not micro-batches.
         moved: whether any of these changed a weight; None: none was made here.
         unread: whether they are in a file that was not read yet; :meth:`read` does.
+        left_out: updates that were not made, since their gradients overflowed in fp16.
         pending: whether gradients are accumulating for the next update.
     """
 
@@ -58,6 +59,7 @@ class Weights(ABC):
     buffers: Buffers
     updates: int
     moved: bool | None
+    left_out: int = 0
     pending: bool
 
     def read(self) -> None:  # noqa: B027 - most are there from the beginning

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kdmesh.errors import FAULTS, MeshError, text_of
 from kdmesh.hosts import loading, ragged
 from kdmesh.hosts.modules import output
+from kdmesh.hosts.precision import cast
 from kdmesh.hosts.scaled import Scaling
 from kdmesh.plugins import registry
 from kdmesh.signals.lazy import dense
@@ -190,7 +191,7 @@ class Trained:
 
     def settled(self) -> Settled:
         """In what stands whatever asks the module."""
-        return Settled(self.module, self.device, self.config.precision == "bf16", self.config.threads)
+        return Settled(self.module, self.device, self.config.precision, self.config.threads)
 
 
 class _Asked:
@@ -214,9 +215,9 @@ class _Asked:
 class Settled:
     """Eval mode without gradient, in the precision and with the threads of the run, and all as it was afterwards."""
 
-    def __init__(self, module: nn.Module, device: torch.device, half: bool, threads: int) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, precision: str, threads: int) -> None:
         self._module, self._threads = module, threads
-        self._cast = torch.autocast(device.type, torch.bfloat16, enabled=half)
+        self._cast = cast(device.type, precision)
         self._still = torch.no_grad()
 
     def __enter__(self) -> None:

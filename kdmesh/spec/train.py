@@ -32,6 +32,12 @@ Threads = Annotated[
 ]
 THREADS = "torch threads while these weights compute; auto: one or all CPUs, as measured when it runs"
 
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISION = (
+    "bf16, fp16: autocast in the forward, weights in float32; with fp16 losses are scaled, and updates whose gradients "
+    "overflow are left out and the scale halved (torch.amp.GradScaler)"
+)
+
 FORWARD = (
     "samples in each forward that answers without training, filled up where there are fewer (of texts on a CPU at most "
     "8); by default the mesh's `batch_size`, on which answers' last bits then depend"
@@ -74,7 +80,7 @@ class TrainSpec(Strict):
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
     accumulate: int = Field(1, ge=1, le=MOST, description="micro-batches per optimiser update")
     forward_size: int | None = Field(None, ge=1, le=MOST, description=FORWARD)
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast in the forward")
+    precision: Precision = Field("fp32", description=PRECISION)
     threads: Threads = Field(1, description=THREADS)
     device: str = Field("cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")
@@ -112,7 +118,7 @@ class TrainOverride(Strict):
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
     accumulate: int | None = Field(None, ge=1, le=MOST, description="micro-batches per optimiser update")
     forward_size: int | None = Field(None, ge=1, le=MOST, description=FORWARD)
-    precision: Literal["fp32", "bf16"] | None = Field(None, description="bf16: autocast in the forward")
+    precision: Precision | None = Field(None, description=PRECISION)
     threads: Threads | None = Field(None, description=THREADS)
     device: str | None = Field(None, pattern=r"^(cpu|mps|cuda(:\d+)?)$", description="cpu, mps, cuda or cuda:N")
     early_stopping: EarlyStopping | None = Field(None, description="by validation; never by test data")

@@ -286,7 +286,7 @@ def training(data: dict[str, Any], draw: random.Random, words: list[str]) -> str
         "drop_last": [True, False],
         "accumulate": [1, 2, 3, 20, 10**9],
         "clip": [1e-30, 1e30, 1],
-        "precision": ["bf16", "fp32"],
+        "precision": ["bf16", "fp16", "fp32"],
         "threads": [1, 2, "auto", 1024],
         "device": ["cpu", "cuda", "cuda:0", "mps", "meta", "cpu:0", ""],
         "evaluate_every": [1, 2, 3, 10**9],

@@ -61,7 +61,7 @@ def export(
     form.refuse()
     graph = graph_of(trained).eval()
     _refuse_folder(folder)
-    still = Settled(trained.module, trained.device, False, trained.config.threads)
+    still = Settled(trained.module, trained.device, "fp32", trained.config.threads)
     with _placed(folder) as draft, still:
         path = draft / form.file
         form.write(graph, path, trained.config.agent)
