@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdmesh.errors import MeshError
 from kdmesh.tables.archive import Archive
 from kdmesh.tables.images import SUFFIXES, is_image
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 SPLIT = {
     "train": "train",
@@ -71,6 +74,17 @@ def found_in(archive: Archive) -> Listing:
     while all(len(one) > 1 for one in folders) and len({one[0] for one in folders}) == 1:
         folders = [one[1:] for one in folders]
     return every._replace(labels=[one[0] for one in folders]) if all(folders) else every
+
+
+def around(archive: Archive, classes: Collection[str]) -> str:
+    """The folders around all images of an archive, as a prefix of their names, above those of ``classes``."""
+    images, prefix = [name for name in archive.names if is_image(name)], ""
+    while True:
+        inside = [name.removeprefix(prefix) for name in images]
+        tops = {name.split("/")[0] for name in inside}
+        if len(tops) != 1 or tops & {*classes} or any(name.count("/") < 2 for name in inside):
+            return prefix
+        prefix += f"{tops.pop()}/"
 
 
 def listed(archive: Archive, prefix: str = "", labelled: bool = True) -> Listing:

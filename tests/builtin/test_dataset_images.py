@@ -101,6 +101,10 @@ def test_splits_by_paths_of_their_own(folder, tmp_path):
     paths = {"path": folder / "train", "test_path": zipped(folder / "test", tmp_path / "t.zip")}
     table = read(**paths, transfer_path=folder / "transfer")
     assert [len(rows) for rows in table.official.values()] == [6, 6, 6] and list(table.official)[-1] == "transfer"
+    inside = read(path=folder / "train", test_path=zipped(folder / "test", tmp_path / "u.zip", "photos/of/2026/"))
+    assert torch.equal(inside.y, read(**paths).y) and torch.equal(inside.x, read(**paths).x)
+    one = read(path=folder / "train", test_path=zipped(folder / "test" / "dog", tmp_path / "d.zip", "a/dog/small/"))
+    assert one.y[one.official["test"]].tolist() == [1, 1, 1], "a class of train ends what is looked through"
     write(folder / "test" / "wolf" / "0.png", pixels(0))
     refused("wolf.0.png: 'wolf' is no class of train", "cat", path=folder / "train", test_path=folder / "test")
     refused("has a folder of the split test", "one of the two", path=folder, test_path=folder / "test")

@@ -16,7 +16,7 @@ from kdmesh.streams.host_memory import memory
 from kdmesh.streams.table import Table, no_labels
 from kdmesh.tables.archive import Archive, open_archive
 from kdmesh.tables.arrow import Arrow, image_column, is_saved
-from kdmesh.tables.class_folders import Listing, listed, splits_of
+from kdmesh.tables.class_folders import Listing, around, listed, splits_of
 from kdmesh.tables.decoding import Setting
 from kdmesh.tables.images import Form, Unreadable, needed, read_image
 from kdmesh.tables.kinds import is_table
@@ -119,7 +119,11 @@ def _parts(files: dict[str, Path], root: str | None, image: str) -> dict[str, Pa
             found[name] = _of_table(read_rows(path, where), path, root, image)
             continue
         archive = open_archive(path, where)
-        lists = splits_of(archive) if key == "path" else {name: listed(archive, labelled=name != "transfer")}
+        if key == "path":
+            lists = splits_of(archive)
+        else:
+            inside = around(archive, found["train"].labels or ()) if "train" in found else ""
+            lists = {name: listed(archive, inside, labelled=name != "transfer")}
         for split, listing in lists.items():
             if split in found or (split != name and f"{split}_path" in files):
                 what = f"{path} has a folder of the split {split}"
