@@ -15,6 +15,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.language_models import needed
 from kdmesh.hosts import guard
 from kdmesh.hosts.bounds import bounded
+from kdmesh.hosts.compiler import spare_compiler
 from kdmesh.hosts.scaled import unscale
 from kdmesh.imports import maker
 from kdmesh.signals.lazy import Lazy
@@ -66,6 +67,7 @@ def build(
     device: str = "cpu",
 ) -> nn.Module:
     """Return the module of a weights' owner, seeded, on a device (`meta` allocates nothing)."""
+    spare_compiler()
     spec, labels = plan.spec.agents[agent], known_classes(plan, agent, reading.table)
     if agent in modules:
         return unscale(plain_module(copy.deepcopy(modules[agent]))).to(device)
