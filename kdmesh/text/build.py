@@ -145,7 +145,20 @@ def _network(
 
 
 def _is_causal(auto: Any, settings: PreTrainedConfig, trusted: bool, how: dict[str, Any]) -> bool:
-    """Whether a model that has no memory is causal, found by asking one layer of it, drawn, with few tokens.
+    """Whether a model that has no memory is causal; of peers that are alike one is asked."""
+    if trusted:  # its code is not of transformers, and may change
+        return _one_layer_is_causal(auto, settings, trusted, how)
+    key = auto, how["attn_implementation"], settings.to_json_string(use_diff=False)
+    if key not in _CAUSAL:
+        _CAUSAL[key] = _one_layer_is_causal(auto, settings, trusted, how)
+    return _CAUSAL[key]
+
+
+_CAUSAL: dict[tuple[Any, str, str], bool] = {}
+
+
+def _one_layer_is_causal(auto: Any, settings: PreTrainedConfig, trusted: bool, how: dict[str, Any]) -> bool:
+    """Found by asking one layer of it, drawn, with few tokens.
 
     Where an architecture cannot be made so small, or the layer has too many weights for a question, it is taken for
     causal: it is asked itself where it is built.
