@@ -1,12 +1,15 @@
-"""Bundled topologies in which every agent writes many texts, of few prompts: what tests compare of them is the same."""
+"""Bundled topologies on few samples and, where agents write, few texts: what tests compare of them is the same."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from kdmesh.spec import MeshSpec
 from kdmesh.spec.read import read_mesh
 
 FEW = {
-    "debate": ("data.dataset.sums.below=5", "data.validation=4", "train.batch_size=8"),
+    "augment": ("data.train=48", "streams.new.sampling={max_new_tokens: 12, samples: 4}"),
+    "debate": ("data.dataset.sums.below=4", "data.validation=4", "train.batch_size=8"),
     "star": (
         "data.dataset.sums.below=5",
         "data.validation=4",
@@ -17,8 +20,8 @@ FEW = {
     "rationale": (
         "data.dataset.sums.below=5",
         "data.validation=4",
-        "streams.explained.sampling={max_new_tokens: 4, samples: 8}",
-        "train.batch_size=4",
+        "streams.explained.sampling={max_new_tokens: 4, samples: 4}",
+        "train.batch_size=8",
     ),
 }
 
@@ -26,3 +29,12 @@ FEW = {
 def topology(name: str) -> MeshSpec:
     """A bundled topology; of some, all but how much it has to answer and to learn."""
     return read_mesh(name, FEW.get(name, ()))
+
+
+def few_samples(name: str, data: str | dict[str, Any], train: int = 256) -> dict[str, Any]:
+    """The field `data` of a bundled topology, of few samples."""
+    given = {"dataset": data} if isinstance(data, str) else data
+    few = {"validation": 60, "test": 60, "train": train}
+    if name == "parties":  # whose classes are shared out
+        del few["train"]
+    return given if name in FEW else {**few, **given}

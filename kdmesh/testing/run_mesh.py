@@ -153,7 +153,7 @@ class Kept(Session):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is not None and not isinstance(error, Exception):  # of a run that failed, the next one pings them
             self.close()
 
     def close(self) -> None:

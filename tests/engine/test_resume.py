@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from few_texts import few_samples, topology
 
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.contracts.events import Trained
@@ -21,7 +22,7 @@ from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.report.log import Log
 from kdmesh.spec import MeshSpec
-from kdmesh.spec.read import bundled, parse, read_mesh
+from kdmesh.spec.read import bundled, parse
 
 COUNTS = ("epochs", "rounds", "digest_epochs")
 MIXED = {
@@ -62,11 +63,10 @@ def shortened(value: Any) -> Any:
 
 def mesh(name: str, placement: str) -> MeshSpec:
     """A bundled topology on few samples, or the mesh with a bit of everything."""
-    fields = MIXED if name == "mixed" else shortened(read_mesh(name).dump())
-    data = {"dataset": "digits"} if isinstance(fields["data"], str) else dict(fields["data"])
-    few = {"validation": 60, "test": 60}
-    few |= {} if name == "parties" else {"train": 192}  # its classes are shared out among the parties
-    return parse({**fields, "data": {**few, **data}, "placement": placement})
+    if name == "mixed":
+        return parse({**MIXED, "placement": placement})
+    fields = shortened(topology(name).dump())
+    return parse({**fields, "data": few_samples(name, fields["data"], 192), "placement": placement})
 
 
 def outcome(summary: dict[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import uuid
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE, Command
+from commands import PATIENCE, Command, kill
 
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
+from kdmesh.errors import HostLost
 from kdmesh.spec.read import parse
 from kdmesh.spec.yaml12 import load
 
@@ -55,16 +56,6 @@ def unbroken():
 
 def workers(command):
     return [pid for pid, title in command.processes().items() if title.startswith("ray::Worker")]
-
-
-def test_a_run_on_an_embedded_ray_leaves_no_process_and_finds_the_code_beside_its_file(tmp_path):
-    command = Command(tmp_path, SHORT)
-    code, said = command.end()
-    assert code == 0, said
-    events = command.events()
-    (opened,) = [event for event in events if event["event"] == "hosts_opening"]
-    assert opened["backend"] == "ray" and opened["hosts"] == {"host0": ["a"], "host1": ["b"]}
-    assert events[-1]["event"] == "run_finished"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +107,7 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path):
     assert code == 130 and "Traceback" not in said, said
 
 
+@pytest.mark.slow  # hosts that die at some step are in test_chaos.py, and one of a command is below
 def test_a_killed_host_is_built_anew_and_its_steps_are_made_again(tmp_path, unbroken):
     command = Command(tmp_path, LONG, "--checkpoint-seconds", "1")
     command.until("stage a")
@@ -143,14 +135,18 @@ class Net(nn.Sequential):
 """
 
 
-def test_a_host_that_dies_as_it_is_opened_is_built_anew(tmp_path, monkeypatch):
+def test_a_host_that_dies_as_it_is_opened_is_built_anew_and_a_finished_run_leaves_no_process(tmp_path, monkeypatch):
+    """The code of its model stands beside its file, in another folder than the command's."""
     (tmp_path / "dying.py").write_text(DYING)
     text = SHORT.replace("beside:Net", "dying:Net")
     command = Command(tmp_path, text)
     code, said = command.end()
     assert code == 0, said
     assert (tmp_path / "died").exists() and "was lost" in said and "Traceback" not in said
-    assert [event["event"] for event in command.events()].count("host_lost") == 1
+    events = command.events()
+    (opened,) = [event for event in events if event["event"] == "hosts_opening"]
+    assert opened["backend"] == "ray" and opened["hosts"] == {"host0": ["a"], "host1": ["b"]}
+    assert [event["event"] for event in events].count("host_lost") == 1 and events[-1]["event"] == "run_finished"
     monkeypatch.syspath_prepend(tmp_path)
     assert bits(command.summary()) == bits(run_once(Request(parse(load(text)), "inline"))[0])
 
@@ -166,7 +162,33 @@ def test_a_host_that_hangs_counts_as_lost(tmp_path, unbroken):
     assert bits(command.summary()) == unbroken
 
 
-def test_an_agent_that_says_stop_ends_the_run_with_its_host(tmp_path):
+STOP = {"model": {"mlp": {"hidden": [8]}}, "on_loss": "stop"}
+
+
+@pytest.mark.ray
+def test_an_agent_that_says_stop_ends_the_run_with_its_host(tmp_path, ray_session):
+    fields = load(endless(SHORT))
+    spec = parse({**fields, "agents": {"a": STOP, "b": STOP}})
+
+    told, killed = [], []
+
+    def listen(event):
+        told.append(event)
+        if event.kind == "progress" and not killed:
+            killed.append(next(iter(ray_session.backend._hosts.values())))
+            kill(killed[0])
+
+    with pytest.raises(HostLost) as error:
+        run_once(Request(spec, out=tmp_path / "runs", listeners=(listen,)), session=ray_session)
+    assert error.value.exit_code == 1 and error.value.where in ("placement.host0", "placement.host1")
+    assert "was lost" in error.value.what and "the last checkpoint" in error.value.instead
+    lost, failed = [event for event in told if event.kind != "progress"][-2:]
+    assert (lost.kind, failed.kind) == ("host_lost", "run_failed")
+    assert lost.host in ("host0", "host1") and "was lost" in lost.error
+
+
+@pytest.mark.slow  # without a process of its own above
+def test_an_agent_that_says_stop_ends_the_command_with_its_host(tmp_path):
     command = Command(tmp_path, endless(SHORT).replace('"beside:Net"}', '"beside:Net", on_loss: stop}').replace(
         "b: {model: {mlp: {hidden: [8]}}}", "b: {model: {mlp: {hidden: [8]}}, on_loss: stop}"
     ))  # fmt: skip
@@ -247,10 +269,20 @@ def test_a_signal_while_ray_starts_leaves_no_process(tmp_path):
 
 
 GROWING = """
+import sys
+import torch
+import kdmesh
 from kdmesh.backends import Session
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
+
+x = torch.randn(48, 4)
+data = kdmesh.data(*((x[rows], x[rows].argmax(1)) for rows in torch.arange(48).split([24, 12, 12])), classes=4)
+first = kdmesh.Mesh(data=data, train={"steps": 1, "batch_size": 8})
+first.agent("s", {"mlp": {"hidden": [4]}})
+first.flow("labels", "s", objective="ce")
+print(list(first.run(backend="ray", store="off", out=sys.argv[1]).summary["agents"]))
 
 def mesh(count):
     agents = {f"a{number}": {"model": {"mlp": {"hidden": [4]}}} for number in range(count)}
@@ -262,28 +294,11 @@ with Session("ray") as session:
 """
 
 
-def test_a_session_makes_room_for_a_larger_run():
-    """The embedded Ray is started for the first run's hosts, and anew for one that has more."""
-    found = subprocess.run([sys.executable, "-c", GROWING], capture_output=True, text=True, timeout=3 * PATIENCE)
-    assert found.stdout.strip().endswith("[1, 3, 2]"), found.stderr
+def test_the_first_thing_a_process_does_may_be_a_run_and_a_session_makes_room_for_a_larger_one(tmp_path):
+    """Ray is not started before, as it is by the tests' own fixtures.
 
-
-FRESH = """
-import sys
-import torch
-import kdmesh
-
-x = torch.randn(48, 4)
-data = kdmesh.data(*((x[rows], x[rows].argmax(1)) for rows in torch.arange(48).split([24, 12, 12])), classes=4)
-mesh = kdmesh.Mesh(data=data, train={"steps": 1, "batch_size": 8})
-mesh.agent("s", {"mlp": {"hidden": [4]}})
-mesh.flow("labels", "s", objective="ce")
-print(list(mesh.run(backend="ray", store="off", out=sys.argv[1]).summary["agents"]))
-"""
-
-
-def test_the_first_thing_that_a_process_does_may_be_a_run(tmp_path: Path) -> None:
-    """Ray is not started before, as it is by the tests' own fixtures."""
-    told = subprocess.run([sys.executable, "-c", FRESH, tmp_path], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines()[-1] == "['s']"
+    The embedded Ray of a session is started for its first run's hosts, and anew for one that has more.
+    """
+    command = [sys.executable, "-c", GROWING, tmp_path]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE)
+    assert found.stdout.splitlines()[-2:] == ["['s']", "[1, 3, 2]"], found.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from few_texts import topology
+from few_texts import few_samples, topology
 
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
@@ -33,8 +33,9 @@ LIVE = (
 
 
 def short(name: str, epochs: int) -> dict[str, Any]:
-    """A topology, with few epochs."""
+    """A topology, with few epochs and samples."""
     mesh = topology(name).dump()
+    mesh["data"] = few_samples(name, mesh["data"])
     mesh.setdefault("train", {})["epochs"] = epochs
     for agent in mesh["agents"].values():
         agent.get("train", {}).pop("epochs", None)

@@ -6,6 +6,7 @@ import gzip
 import json
 import sqlite3
 import struct
+from types import FunctionType
 
 import numpy as np
 import pyarrow
@@ -122,6 +123,23 @@ DECLARED = {
     ("models", "resnet"): {"shapes": ((1, 8, 8), (3, 7, 10)), "config": {"width": 4}},
 }
 FALLBACK = {"consensus": ANY_ORDER}
+ON_RAY = {
+    "strategies": ("rounds", "star"),
+    "objectives": ("hint", "in_batch", "kl", "span"),
+    "consensus": ("concat", "inverse_variance", "route", "running_average"),
+    "models": ("bi_encoder", "hf", "resnet"),
+    "datasets": ("csv", "images", "lists", "sums"),
+    "signals": ("hidden", "reader_top_k", "sampled"),
+    "views": ("cutmix", "noise"),
+    "tasks": ("multi_label", "token_classification"),
+    "metrics": ("confusion_matrix", "pair_margin", "perplexity", "verifier"),
+    "samplers": ("random",),
+    "gates": ("gap",),
+    "filters": ("best", "confirmed", "dedup"),
+    "text_rules": ("best_of",),
+}
+"""Of each kind those that differ in what hosts are sent, keep or draw. The others' meshes are run there by `make slow`,
+and every bundled topology is in tests/ray/test_ray_bits.py."""
 
 
 def idx(folder):
@@ -248,6 +266,13 @@ def shorter(text, than) -> bool:
     return len(text.text) < than
 
 
+def seldom(check):
+    """A check of a contract as one that `make slow` runs."""
+    own = FunctionType(check.__code__, check.__globals__, check.__name__, check.__defaults__, check.__closure__)
+    own.__annotations__, own.__doc__ = check.__annotations__, check.__doc__
+    return pytest.mark.slow(own)
+
+
 def contract(kind, offer):
     """A test class for one offer, as a plugin's author would write it."""
     body = {"offer": pytest.fixture(lambda self: offer), **DECLARED.get((kind, offer.name), FALLBACK.get(kind, {}))}
@@ -258,6 +283,8 @@ def contract(kind, offer):
     if kind == "datasets" and offer.name in FILES:
         body["settings"] = pytest.fixture(lambda self, tmp_path: FILES[offer.name](tmp_path))
     base = testing.MixContract if getattr(offer, "mixes", False) else CONTRACTS[kind]
+    if offer.name not in ON_RAY[kind]:
+        body["test_ray_gives_the_same_bits"] = seldom(base.test_ray_gives_the_same_bits)
     return type(f"Test_{kind}_{offer.name}", (base,), body)
 
 
@@ -281,3 +308,5 @@ def test_what_is_declared_is_offered():
     assert all(name in registry().names(kind) for kind, name in DECLARED)
     assert set(CONTRACTS) == set(KINDS) - {"commands"}  # a command has nothing to keep
     assert set(FILES) < set(registry().names("datasets"))
+    assert set(ON_RAY) == set(CONTRACTS)
+    assert all(f"Test_{kind}_{name}" in globals() for kind, names in ON_RAY.items() for name in names)
