@@ -18,7 +18,7 @@ import pytest
 from commands import PATIENCE, ROOT, processes
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from small_runs import mesh, said
-from test_stored_topologies import LIVE, frozen, left, made, short
+from test_stored_topologies import DRAWS, frozen, left, made, short
 
 from kdmesh.backends.ray_data import RayPool
 from kdmesh.cli import main
@@ -74,8 +74,7 @@ def test_a_run_after_it_forwards_nothing_and_has_the_bits_of_a_live_one(kind: st
         assert (again.rows, again.there, again.done.forwarded) == (done.rows, done.rows, 0)
 
 
-@pytest.mark.parametrize("draws", [1, 4])
-@pytest.mark.parametrize("name", LIVE)
+@pytest.mark.parametrize(("name", "draws"), DRAWS)
 def test_bundled_topologies(name: str, draws: int, tmp_path: Path) -> None:
     fields = short(name, 2)
     frozen(fields, {"augment": ["noise"], "draws": draws})

@@ -102,8 +102,14 @@ def test_finished_teachers(name: str, tmp_path: Path) -> None:
         assert counts[0] == counts[1] > counts[2]
 
 
-@pytest.mark.parametrize("draws", [1, 4])
-@pytest.mark.parametrize("name", LIVE)
+DRAWS = [  # one view for ever is the least of several, and so it is there for any mesh, or for none
+    pytest.param(name, draws, marks=[pytest.mark.slow] * (draws == 1 and name not in ("ensemble", "hint")))
+    for name in LIVE
+    for draws in (1, 4)
+]
+
+
+@pytest.mark.parametrize(("name", "draws"), DRAWS)
 def test_frozen_teachers_that_answer_live(name: str, draws: int, tmp_path: Path) -> None:
     mesh = short(name, 2)
     teachers = frozen(mesh, {"augment": ["noise"], "draws": draws})
