@@ -149,16 +149,22 @@ def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str)
         template, where = stream.template, f"streams.{name}.template"
     prompt = Asking(encoder, found.table, template, agent, where)
     reads = _reads(plan, found, name, prompt.names) if stream.consensus_of is None else {}
-    for row in _asked(plan, found, name):
+    unread = encoder.tokenizer.unk_token_id if where else None
+    for at, row in enumerate(_asked(plan, found, name)):
         sample = found.table.x[row]
         try:
-            length = len(prompt.having_read(row, {key: one.said("") for key, one in reads.items()}))
+            ids = prompt.having_read(row, {key: one.said("") for key, one in reads.items()})
+            length = len(ids)
+            if not at and unread is not None and (unknown := ids.count(unread)):
+                asked = f"{plan.at(where)}: {unknown} of the {length} tokens that {agent} is asked"
+                told = f"{sample.at or f'sample {row}'}, beside what it reads, are unknown to its tokenizer"
+                found.notes.append(f"{asked} of {told}")
             for key, one in reads.items():
-                told = {other: each.said(MARK if other == key else "") for other, each in reads.items()}
-                length += one.most * prompt.seen(row, told).asks().count(MARK)
+                marked = {other: each.said(MARK if other == key else "") for other, each in reads.items()}
+                length += one.most * prompt.seen(row, marked).asks().count(MARK)
         except MeshError as error:
-            what, at = f"{agent} cannot be asked: {error.what}", error.where or f"streams.{name}.prompts"
-            raise MeshError(what, where=at, instead=error.instead) from None
+            what, place = f"{agent} cannot be asked: {error.what}", error.where or f"streams.{name}.prompts"
+            raise MeshError(what, where=place, instead=error.instead) from None
         if length + most > encoder.max_length:
             read = " with all that it may read" if reads else ""
             raise MeshError(

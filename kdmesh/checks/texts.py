@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.agreed import longest
 from kdmesh.graph.reach import readers, sources
 from kdmesh.plugins import registry
 from kdmesh.signals.crossing import crosses_hidden
-from kdmesh.spec import SamplingSpec
 from kdmesh.streams.private import learnable
 from kdmesh.streams.stream import without
 
@@ -281,7 +281,7 @@ def _units(plan: Plan, found: Checked, edge: Edge) -> Tensor:
     """How many answers a source gives for each sample of a stream; where texts are yet to be written, at most."""
     rows, stream = found.streams[edge.stream].rows, plan.spec.streams.get(edge.stream)
     if stream is not None and stream.prompts is not None:
-        most = (stream.sampling or SamplingSpec()).max_new_tokens
+        most = longest(plan.spec, edge.stream) * (2 if stream.pairs is True else 1)
         if (mixed := found.streams[edge.stream].mixed) is not None:
             most = max(most, int(found.reading.encoded(edge.source, mixed).counts.max()))
         return torch.full_like(rows, most)

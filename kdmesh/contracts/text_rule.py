@@ -62,7 +62,8 @@ class TextRule:
         """Look at what there is, once, before anything is chosen; raise ValueError for what cannot work.
 
         ``columns``: the names of the data's columns; ``sources``: the stream of each candidate, in their order;
-        ``read``: the names under which the stream reads others.
+        ``read``: of each text that is read beside them the name under which it is. A :class:`MeshError` with `where`,
+        a setting of the rule, and `instead` is told as it is.
         """
 
     def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:

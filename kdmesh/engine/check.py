@@ -135,6 +135,21 @@ def examine(
     ``writers``: by stream that an agent writes, what writes it. ``store``: the run's, which has what was
     found at endpoints before; ``anew``: they are looked at all the same; ``began``: the folder of a run that goes on.
     """
+    with plan.naming():
+        return _examined(plan, modules or {}, table, here, writers, store, anew, began)
+
+
+def _examined(
+    plan: Plan,
+    modules: dict[str, nn.Module],
+    table: Table | None,
+    here: bool,
+    writers: dict[str, Writer] | None,
+    store: str | None,
+    anew: bool,
+    began: Path | None,
+) -> Checked:
+    """What :func:`examine` does."""
     refuse_unrun(plan, registry(), writers)
     table, streams = Source(table).load(plan)
     found = Checked(table, streams, Preprocessor(plan, table, registry(), None, learnable(streams)))
@@ -153,7 +168,7 @@ def examine(
     prompts.measured(plan, found)
     _streams(plan, found)
     private.prove(plan, found)
-    _models(plan, found, modules or {})
+    _models(plan, found, modules)
     prompts.drawn(plan, found)
     looked_up.covered(plan, found)
     if here:
@@ -164,10 +179,10 @@ def examine(
     for stage in plan.stages:
         updates |= planned_updates(plan, found, stage)
     for name in dict.fromkeys(plan.owner.values()):
-        _settings(plan, name, found, updates.get(name, 0), modules or {})
+        _settings(plan, name, found, updates.get(name, 0), modules)
     _measured(plan, found)
     trial.rehearse(plan, found)
-    lineage.trace(plan, found, modules or {})
+    lineage.trace(plan, found, modules)
     served.looked_at(plan, found, kept_at(store), anew, began)  # once nothing else is wrong: it costs
     for text in notes.taught_by_validation(plan, found):
         found.mark(text)
@@ -179,7 +194,7 @@ def examine(
     for text in leaks(found.table, found.streams):
         found.mark(text)
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]
-    found.given = given(modules or {})
+    found.given = given(modules)
     found.writers = {name: f"{type(one).__module__}:{type(one).__qualname__}" for name, one in (writers or {}).items()}
     return found
 
@@ -458,11 +473,11 @@ def _differentiable(make: Callable[[torch.Tensor], Any], value: torch.Tensor) ->
 def _light(
     plan: Plan, owner: str, agent: str, found: Checked, modules: dict[str, nn.Module]
 ) -> tuple[nn.Module, list[nn.Module], torch.Tensor | Tokens]:
-    """The model without memory in eval mode, the parts held there, and two samples to match.
+    """The model without memory in eval mode, the parts held there, and two samples to match, or the only one.
 
     A module that cannot go to `meta` is built for real.
     """
-    two, meta = found.reading.samples(agent, torch.arange(2)), torch.device("meta")
+    two, meta = found.reading.samples(agent, torch.arange(min(2, len(found.table)))), torch.device("meta")
     try:
         module = build(plan, owner, found.reading, registry(), modules, "meta")
         parts = held(module)

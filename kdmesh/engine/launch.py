@@ -104,7 +104,8 @@ def run_once(
         with closing(Events(ready.folder.events if ready.folder else None)) as events:
             events.listeners += request.listeners
             try:
-                return _train(request, ready, session, events, finish)
+                with ready.plan.naming():
+                    return _train(request, ready, session, events, finish)
             except BaseException as error:
                 asked = isinstance(error, RunPaused) or not isinstance(error, Exception)
                 failed = kinds.RunFailed(str(error) or type(error).__name__, asked)

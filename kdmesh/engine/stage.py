@@ -73,7 +73,7 @@ class StageRun(StageHome):
         yield from self._lines(stage.program.body)
         for point in self.teaching.curve.rest(self.teaching.done):
             run.events.emit(point)
-        texts.refuse_nothing(self.record.texts, {edge.stream for edge in run.plan.edges})
+        texts.refuse_nothing(run.plan, self.record.texts)
         yield from wait(submit(host, RemoteHost.end, stage.name) for host in self.hosts)
         yield from self.checkpoint(finished=True)
         if "validation" in run.checked.streams:

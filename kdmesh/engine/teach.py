@@ -207,6 +207,7 @@ class Teaching:
         self.run.texts.add(wrote)
         for event in texts.told(self.stage.name, wrote):
             self.run.events.emit(event)
+        texts.refuse_nothing(self.plan, self.home.record.texts, wrote)
         yield from self.home.remember_texts(wrote)
 
     def _count_saved(self, phase: Phase, steps: int) -> None:

@@ -19,14 +19,13 @@ from kdmesh.contracts.run_files import STREAMS
 from kdmesh.errors import RunFailed
 from kdmesh.files import aside, inside, reason, remedy, to_json
 from kdmesh.graph.served import is_served
-from kdmesh.hosts.generating import refuse_all_dropped
 from kdmesh.hosts.rewarding import UNKNOWN
 from kdmesh.hosts.rollouts import ONCE
 from kdmesh.plugins import registry
 from kdmesh.spec import SamplingSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from kdmesh.graph.plan import Plan
@@ -38,6 +37,7 @@ Tally = dict[str, Any]
 came from; whether they are ``pairs`` that a rule made."""
 PLACE = ("phase", "step", "number")
 """What tells a line of a file from all others."""
+SHOWN, MOST = 60, 8  # characters of a text, and texts, in a message
 
 
 def count(tallies: dict[str, Tally], wrote: Wrote) -> None:
@@ -106,11 +106,50 @@ def _rewarded(name: str, tally: Tally) -> list[str]:
     return found
 
 
-def refuse_nothing(tallies: dict[str, Tally], learned: Collection[str]) -> None:
-    """Raise RunFailed for a stream that is ``learned`` and of which nothing was kept in all of a stage."""
+def refuse_nothing(plan: Plan, tallies: dict[str, Tally], wrote: Sequence[Wrote] | None = None) -> None:
+    """Raise RunFailed for a stream that is learned and of which nothing was kept in all of a stage.
+
+    ``wrote``: what was just written, of which only that counts which is written once; None: the stage is at its end.
+    """
+    learned = {edge.stream for edge in plan.edges}
     for name, tally in tallies.items():
-        if name in learned and tally["written"] and not tally["kept"]:
-            refuse_all_dropped(name, tally["agent"], tally["dropped"], tally.get("rule", ""))
+        own = None if wrote is None else next((one for one in wrote if (one.stream, one.phase) == (name, ONCE)), None)
+        if name not in learned or not tally["written"] or tally["kept"] or (wrote is not None and own is None):
+            continue
+        why, example = _sums(tally["dropped"]), "" if own is None else _example(plan, own, wrote or ())
+        if "rule" in tally:
+            noted = f"; counted: {_sums(tally['counted'])}" if tally["counted"] else ""
+            what = f"none of {tally['written']} prompts has a text that rule {tally['rule']!r} chose and that is kept"
+            instead = "a rule that abstains less, or streams that answer better"
+        else:
+            what, noted = f"none of the {tally['written']} texts that {tally['agent']} wrote is kept", ""
+            instead = "filters that keep some, other sampling, or a better writer"
+        raise RunFailed(
+            f"{what} ({why}{noted}), so nothing is learned of them{example}",
+            where=f"streams.{name}" if "rule" in tally else f"streams.{name}.keep",
+            instead=f"{instead}; every text is in {STREAMS}/ of the run's folder",
+        )
+
+
+def _sums(counted: dict[str, int]) -> str:
+    return ", ".join(f"{reason} {number}" for reason, number in sorted(counted.items()))
+
+
+def _example(plan: Plan, own: Wrote, wrote: Sequence[Wrote]) -> str:
+    """What was said to the first prompt: by those whose texts a rule read, or by the stream's own writer."""
+    if not own.lines:
+        return ""
+    first, spec = own.lines[0], plan.spec.streams[own.stream]
+    named = [*(spec.consensus_of or ()), *(spec.reads or {}).values()] if own.rule else [own.stream]
+    said = [
+        f"{one.stream} says {line.text[:SHOWN]!r}"
+        for name in named
+        for one in wrote
+        if one.stream == name
+        for line in one.lines
+        if line.sample == first.sample
+    ]
+    return f". To {first.at} {', '.join(said[:MOST])}" if said else ""
 
 
 def notes(tallies: dict[str, Tally]) -> list[str]:
@@ -120,15 +159,14 @@ def notes(tallies: dict[str, Tally]) -> list[str]:
         agent = f"rule {tally['rule']!r}" if "rule" in tally else tally["agent"]
         found += _rewarded(name, tally["reward"]) if "reward" in tally else []
         if tally["dropped"]:
-            said = ", ".join(f"{reason} {number}" for reason, number in sorted(tally["dropped"].items()))
+            said = _sums(tally["dropped"])
             kept = f"{name}: {tally['kept']} of {tally['written']}"
             if "pairs" in tally:
                 found.append(f"{kept} prompts have a pair, by {agent}; none: {said}")
             else:
                 found.append(f"{kept} texts of {agent} were kept; dropped: {said}")
         if counted := tally.get("counted"):
-            said = ", ".join(f"{what} {number}" for what, number in sorted(counted.items()))
-            found.append(f"{name}: of {tally['written']} prompts, rule {tally['rule']!r} counted: {said}")
+            found.append(f"{name}: of {tally['written']} prompts, rule {tally['rule']!r} counted: {_sums(counted)}")
         if tally["empty"]:
             found.append(f"{name}: batches without a text that was kept, which added no loss: {tally['empty']}")
         if tally["blank"]:

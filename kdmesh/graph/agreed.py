@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.spec import MeshSpec, MetricRef, SamplingSpec, StreamSpec
+from kdmesh.spec.data import SPLITS
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
@@ -42,10 +43,11 @@ def _fill(streams: dict[str, StreamSpec], name: str, path: tuple[str, ...]) -> N
     sources = []
     for number, other in enumerate(stream.consensus_of):
         where = f"streams.{name}.consensus_of.{number}"
-        if other not in streams:
+        if other not in streams and other not in SPLITS:
             raise MeshError(f"unknown stream {other!r}", where=where, instead=nearest(other, streams, "streams"))
-        _fill(streams, other, (*path, name))
-        if streams[other].prompts is None or streams[other].generated_by is None:
+        if other in streams:
+            _fill(streams, other, (*path, name))
+        if other not in streams or streams[other].prompts is None or streams[other].generated_by is None:
             what = f"no agent writes texts on {other!r}"
             raise MeshError(what, where=where, instead="streams with `generated_by` and `prompts`")
         sources.append(streams[other])
@@ -103,6 +105,7 @@ def refuse_agreed(plan: Plan, registry: Registry) -> None:
         if len(stream.consensus_of) == 1 and draws(plan.spec.streams[stream.consensus_of[0]]) == 1:
             what = f"{stream.consensus_of[0]!r} has one text of each prompt, so there is nothing to choose from"
             raise MeshError(what, where=f"{where}.consensus_of", instead="several streams, or several `samples`")
+        _judged(stream, where)
         for number, other in enumerate(stream.consensus_of):
             refuse_read(plan, name, stream, other, f"{where}.consensus_of.{number}")
 
@@ -141,6 +144,19 @@ def _rule(stream: StreamSpec, registry: Registry, where: str) -> None:
             if "texts" not in registry.find("metrics", ref.name, at).needs:
                 what = f"metric {ref.name!r} is not of written texts, and cannot score one"
                 raise MeshError(what, where=at, instead="metric: numeric_answer")
+
+
+def _judged(stream: StreamSpec, where: str) -> None:
+    """Texts that are read beside the candidates are of others, each once: a verdict would count twice."""
+    seen: dict[str, str] = {}
+    for key, other in (stream.reads or {}).items():
+        if other in (stream.consensus_of or ()):
+            what = f"{other!r} is one of the streams that are chosen from, and would be read as what is said of them"
+            raise MeshError(what, where=f"{where}.reads.{key}", instead="a stream whose agent reads them, a judge's")
+        if other in seen:
+            what = f"{other!r} is read as {seen[other]!r} already, and would count twice"
+            raise MeshError(what, where=f"{where}.reads.{key}", instead="the stream of another judge, or order")
+        seen[other] = key
 
 
 def _pairs(stream: StreamSpec, registry: Registry, where: str) -> None:

@@ -23,7 +23,7 @@ from kdmesh.spec.names import LENGTH, folded
 from kdmesh.spec.numbers import refuse_odd_values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Canvas:
@@ -40,6 +40,7 @@ class Canvas:
         self.streams: dict[str, StreamSpec] = dict(spec.streams)
         self.consensuses: dict[str, ConsensusSpec] = dict(spec.consensus)
         self.flows: list[FlowSpec] = []
+        self.settings: dict[str, str] = {}  # where the user wrote fields of what was drawn, by their path
         self._edges = 0
         for number, flow in enumerate(spec.flows):
             self._count(flow, f"flows.{number}")
@@ -97,13 +98,19 @@ class Canvas:
         limits.nodes(len(self.agents), self.where)
         return name
 
-    def stream(self, hint: str, spec: StreamSpec | dict[str, Any]) -> str:
-        """Add a stream and return its name; the same stream drawn twice is one."""
+    def stream(self, hint: str, spec: StreamSpec | dict[str, Any], settings: Mapping[str, str] | None = None) -> str:
+        """Add a stream and return its name; the same stream drawn twice is one.
+
+        ``settings``: by field of the stream, the strategy's setting that it is made of, where that is called
+        otherwise: messages about the one name the other.
+        """
         spec = StreamSpec.model_validate(spec)
         if self.streams.get(hint) == spec:
             return hint
         name = self._free(hint, self.streams.keys())
         self.streams[name] = spec
+        for field, setting in (settings or {}).items():
+            self.settings[f"streams.{name}.{field}"] = f"{self.where}.{setting}"
         return name
 
     def flow(self, source: str | list[str], target: str | list[str], **fields: Any) -> None:

@@ -54,6 +54,7 @@ def draw(spec: MeshSpec, registry: Registry, origins: dict[str, str] | None = No
         origins.update(dict.fromkeys(made, canvas.where))
         for part in (*made, *(f"consensus.{node}" for node in canvas.consensuses.keys() - nodes)):
             origins.update((f"{part}.{field}", f"{canvas.where}.{field}") for field in type(settings).model_fields)
+    origins.update(canvas.settings)
     if spec.data is not None:
         _check_streams(canvas, drawn)
     flows = len(canvas.flows)

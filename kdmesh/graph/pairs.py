@@ -62,12 +62,21 @@ def _stream(plan: Plan, stream: StreamSpec, where: str) -> None:
         raise MeshError(what, where=f"{where}.mix", instead=OUT)
 
 
+def _to_pair(plan: Plan, stream: str) -> str:
+    """What makes pairs of a stream."""
+    own = plan.spec.streams.get(stream)
+    if own is not None and own.consensus_of is not None:
+        return f"{plan.at(f'streams.{stream}')}: pairs: true, and a rule that rejects, as best_of"
+    if own is not None and own.prompts is not None:
+        return f"{plan.at(f'streams.{stream}')}: pairs: {{answer: {{numeric: true}}}}, or another filter"
+    return f"streams: {{pairs: {{of: {stream}, pairs: true}}}}, and `stream: pairs` on this flow"
+
+
 def _edge(plan: Plan, edge: Edge, of_pairs: bool) -> None:
     where, name = f"{edge.where}.objective", edge.objective.name if edge.objective is not None else ""
     if PAIRS in edge.needs and not of_pairs:
         what = f"objective {name!r} compares two answers to a prompt, and samples of {edge.stream!r} have one"
-        instead = f"streams: {{pairs: {{of: {edge.stream}, pairs: true}}}}, and `stream: pairs` on this flow"
-        raise MeshError(what, where=where, instead=instead)
+        raise MeshError(what, where=where, instead=_to_pair(plan, edge.stream))
     if not of_pairs:
         return
     if edge.source == LABELS and PAIRS not in edge.needs:

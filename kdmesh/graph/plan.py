@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
+from kdmesh.errors import MeshError
 from kdmesh.graph import private
 from kdmesh.graph.answering import Answering
 from kdmesh.graph.edges import LABELS, PLAIN
@@ -19,7 +21,7 @@ from kdmesh.offers import PROBABILITIES
 from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec, ViewRef
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from kdmesh.contracts.task import Task
     from kdmesh.graph.edges import Edge
@@ -66,8 +68,20 @@ class Plan:
         for size in range(len(parts), 1, -1):
             part = ".".join(parts[:size])
             if part in self.origins:
-                return self.origins.get(f"{part}.{parts[-1]}", self.origins[part])
+                found, whole = self.origins[part], self.origins.get(part.rpartition(".")[0])
+                if whole is not None and found.startswith(f"{whole}."):  # a setting, in which the rest stands, too
+                    return ".".join([found, *parts[size:]])
+                return self.origins.get(f"{part}.{parts[-1]}", found)
         return path
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors that are raised within name what stands in the file, whoever finds them: see :meth:`at`."""
+        try:
+            yield
+        except MeshError as error:
+            error.where = self.at(error.where)
+            raise
 
     @cached_property
     def answers(self) -> Task:

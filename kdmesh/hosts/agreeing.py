@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from kdmesh.hosts.state import HostState
 
 LONG = "too long"
-UNPAIRED, SAME = "unpaired", "equal answers"
-"""Why there is no pair: nothing is rejected, or what is chosen says the same."""
+UNPAIRED, SAME, ALIKE = "unpaired", "equal answers", "equal tokens"
+"""Why there is no pair: nothing is rejected, or what is chosen says the same, or does in the tokens of its readers."""
+CUT, EMPTY = "not whole in these tokens", "rejected is empty"
+"""What is counted: a text that was cut anew, of which the tokens do not say all; a text of no token, in a pair."""
 
 
 class Rejected(NamedTuple):
@@ -97,7 +99,11 @@ class Agreeing:
         try:
             spec = host.plan.spec.streams  # in the trial each stream has one text to a prompt
             texts = [one.name for one in self._sources for _ in range(draws(spec[one.name]))]
-            rule.setup(host.table.columns.keys(), texts, list(self._read))
+            read = [key for key, one in self._read.items() for _ in range(draws(spec[one.name]))]
+            rule.setup(host.table.columns.keys(), texts, read)
+        except MeshError as error:
+            error.where = ".".join([where, name, *([error.where] if error.where else [])])
+            raise
         except ValueError as error:
             raise MeshError(str(error), where=where, instead="a setting that fits the mesh") from None
         settings = offer.config.model_validate(self._ref.config)
@@ -137,23 +143,28 @@ class Agreeing:
             none = replace(texts[0].text, text="", tokens=0, ended=False, draw=0)
             return [], Agreed(none, choice.why, {**told, "from": None}, list(choice.counted))
         told["from"] = _who(*given[choice.chosen])
-        ids, text = self._taken(*given[choice.chosen], choice.text)
+        counted = list(choice.counted)
+        ids, text = self._taken(*given[choice.chosen], choice.text, counted)
         why, rejected = "", None
         if self._pairs:
-            why, rejected = choice.why or UNPAIRED, None
+            why = choice.why or UNPAIRED
             if choice.rejected is not None:
-                rejected = Rejected(*self._taken(*given[choice.rejected], None))
-                told["rejected"] = {**_who(*given[choice.rejected]), "text": rejected.text.text}
-                why, rejected = (SAME, None) if rejected.text.text == text.text else ("", rejected)
-        return ids, Agreed(replace(text, draw=0), why, told, list(choice.counted), rejected)
+                other = Rejected(*self._taken(*given[choice.rejected], None, counted))
+                told["rejected"] = {**_who(*given[choice.rejected]), "text": other.text.text}
+                why = SAME if other.text.text == text.text else ALIKE if other.ids == ids else ""
+                rejected = None if why else other
+                counted += [EMPTY] * (not why and not other.text.tokens)
+        return ids, Agreed(replace(text, draw=0), why, told, counted, rejected)
 
     def _taken(
-        self, source: Source, ids: list[int], text: WrittenText, said: str | None
+        self, source: Source, ids: list[int], text: WrittenText, said: str | None, counted: list[str]
     ) -> tuple[list[int], WrittenText]:
-        """A text in the tokens of this stream; ``said``: what stands in its place."""
+        """A text in the tokens of this stream; ``said``: what stands in its place; ``counted``: to which is added."""
         if said is not None or source.encoder.key != self._encoder.key:
-            said = text.text if said is None else said
-            ids = list(self._encoder.tokenizer(said, add_special_tokens=False)["input_ids"])
+            said, cut = text.text if said is None else said, self._encoder.tokenizer
+            ids = list(cut(said, add_special_tokens=False)["input_ids"])
+            if "".join(cut.decode(ids, skip_special_tokens=True).split()) != "".join(said.split()):
+                counted.append(CUT)
             text = replace(text, text=said, tokens=len(ids))
             ids += self._ends[:1] if text.ended else []
         return ids, text

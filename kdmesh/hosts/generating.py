@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,8 +25,7 @@ from kdmesh.streams.seeds import mix
 from kdmesh.streams.texts import Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -225,7 +223,7 @@ class _Generation:
         self._gate = OpenOrShut(inputs, op.node, op.stream, mixes=True) if self._schedule.gated else None
         self._rewarding = Rewarding(host, op.stream, op.node) if self._spec.reward else None
         readers = [edge for edge in host.plan.edges if edge.stream == op.stream]
-        self._learned, self._likely = bool(readers), any("written" in edge.needs for edge in readers)
+        self._likely = any("written" in edge.needs for edge in readers)
         how = self._spec.sampling
         self._heat = 1.0 if how is None or how.greedy else how.temperature
 
@@ -258,8 +256,6 @@ class _Generation:
         about = op.stream, op.node, *when, self._agent.weights.updates
         empty = _empty(self._schedule, step, due, why, self._inputs.settings)
         self._inputs.wrote.append(Wrote(*about, known_weights, lines, empty, self._rule))
-        if once and lines and all(why) and self._learned and not self._host.config.authors:
-            refuse_all_dropped(op.stream, op.node, Counter(why), self._rule)
 
     def _sorted(self, asked: Sequence[Asked], due: Tensor, there: bool) -> _Sorted:
         """The texts, written now or, where another stage had them written once, ``there`` already, and what is kept."""
@@ -349,23 +345,3 @@ def _empty(schedule: Schedule, step: int, due: Tensor, why: list[str], settings:
         start += len(at)
         count += left.isdisjoint(places)
     return count
-
-
-def refuse_all_dropped(stream: str, agent: str, why: Mapping[str, int], rule: str = "") -> NoReturn:
-    """Raise RunFailed for a stream of which nothing is learned: ``why``: how many texts were dropped, by reason.
-
-    ``rule``: by which it is made of others, "" where ``agent`` wrote it.
-    """
-    said = ", ".join(f"{reason} {count}" for reason, count in sorted(why.items()))
-    if rule:
-        raise RunFailed(
-            f"none of {sum(why.values())} prompts has a text that rule {rule!r} chose and that is kept ({said}), so "
-            "nothing is learned of them",
-            where=f"streams.{stream}",
-            instead="a rule that abstains less, or streams that answer better",
-        )
-    raise RunFailed(
-        f"none of the {sum(why.values())} texts that {agent} wrote is kept ({said}), so nothing is learned of them",
-        where=f"streams.{stream}.keep",
-        instead="filters that keep some, other sampling, or a better writer",
-    )

@@ -135,6 +135,9 @@ class Keeping:
                 host.registry.attribute_error("filters", ref.name, error, f"to be made for {self._stream!r}", where)
         try:
             step.filter.setup(host.table.columns.keys())
+        except MeshError as error:
+            error.where = ".".join([where, ref.name, *([error.where] if error.where else [])])
+            raise
         except ValueError as error:
             raise MeshError(str(error), where=where, instead="a setting that fits the data") from None
         return step

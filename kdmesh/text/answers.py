@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
 PLACES = 24  # a number with more is written with its exponent
+ENDS = ("a", "0", ".", " ", "\n")  # texts by which is told what a pattern finds in all
 
 
 def pattern(text: str) -> re.Pattern[str]:
@@ -17,8 +18,28 @@ def pattern(text: str) -> re.Pattern[str]:
         raise ValueError(f"{text!r} is no regular expression: {error}") from None
 
 
+def finds(text: str | None) -> str | None:
+    """A pattern of answers, as it stands; ValueError for one that is none, or by which no text ever has an answer."""
+    if text is None:
+        return None
+    found = pattern(text)
+    if all(found.match(one, len(one)) for one in ENDS):
+        raise ValueError(
+            f"{text!r} also finds the nothing at the end of a text, and what is found last counts: write one that "
+            "needs a character, as [0-9]+ or (.+)"
+        )
+    return text
+
+
+def found(text: str | None) -> str | None:
+    """A pattern that is looked for, as it stands; ValueError for one that is none, or that is found in every text."""
+    if text is not None and all(pattern(text).search(one) for one in ("", *ENDS)):
+        raise ValueError(f"{text!r} is found in every text: write one that needs a character")
+    return text
+
+
 def extracted(found: re.Pattern[str] | None, text: str) -> str | None:
-    """The answer in a text, stripped: the first group of the last match, or all of it where there is no group.
+    """The answer in a text, stripped: the first group that took part in the last match, or all of it without groups.
 
     Without a pattern the whole text. None where the pattern does not match, or the answer is empty.
     """
@@ -29,7 +50,7 @@ def extracted(found: re.Pattern[str] | None, text: str) -> str | None:
         pass
     if last is None:
         return None
-    return ((last.group(1) if found.groups else last.group()) or "").strip() or None
+    return next((one for one in (last.groups() or [last.group()]) if one is not None), "").strip() or None
 
 
 def number(text: str) -> Decimal | None:

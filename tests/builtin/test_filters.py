@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from kdmesh.errors import MeshError
 from kdmesh.filters import Agreement, Answer, Dedup, Length, Pattern, Perplexity, WrittenText
 from kdmesh.text.answers import extracted, number, pattern
 from kdmesh.text.near import Known, normalised, resemblance, shingles
@@ -85,8 +86,9 @@ def test_answers_equal_a_column_or_what_the_data_answer() -> None:
     assert Answer(r"#### (\S+)", "final", False).keep(some) == [True, False, False, False]
     assert Answer(r"#### (\S+)", None, True).keep(some) == [True, True, False, False]
     assert Answer(None, "final", False).keep(some) == [False, False, True, False]
-    with pytest.raises(ValueError, match=r"no column 'fina' .*; without `column` it is the data's answer"):
+    with pytest.raises(MeshError, match="no column 'fina'") as caught:
         Answer(None, "fina", False).setup(["final"])
+    assert caught.value.where == "column" and "without `column` it is what the data answer" in caught.value.instead
     with pytest.raises(ValueError, match="do not say what the answer is"):
         Answer(None, None, False).keep(texts("4"))
 

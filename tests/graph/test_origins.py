@@ -80,3 +80,30 @@ def test_paths_of_drawn_parts_lead_to_their_strategy():
     (node,) = made.consensus
     assert made.at(f"consensus.{node}.include_self") == "connect.0.rounds.include_self"
     assert made.at("agents.t.train.epochs") == "agents.t.train.epochs"
+
+
+def debate(**settings):
+    told = {"debaters": ["t", "u"], "student": "s", "rule": "vote", **settings}
+    net = {"hf": {"config": {"model_type": "llama"}, "tokenizer": {"characters": {}}}}
+    agents = {"t": {"model": net, "update": "frozen"}, "u": {"model": net, "update": "frozen"}, "s": {"model": net}}
+    fields = {"task": "language_modelling", "data": {"dataset": "sums"}, "agents": agents}
+    return make_plan(parse({**fields, "connect": [{"debate": told}]}), registry())
+
+
+def test_a_field_of_a_drawn_stream_leads_to_the_setting_that_it_was_made_of():
+    made = debate(teach="pairs", rule=None, pairs="vote", reference="t", objective="kl")
+    assert made.at("streams.debate.rule.vote.pattern") == "connect.0.debate.pairs.vote.pattern"
+    assert made.at("streams.debate.keep.1.length") == "connect.0.debate.keep.1.length"
+    assert made.at("streams.debate.0.t.sampling.max_new_tokens") == "connect.0.debate.sampling.max_new_tokens"
+    assert made.at("streams.debate.1.u.prompts") == "connect.0.debate.stream"
+    assert made.at("streams.debate.1.u") == made.at("streams.debate") == "connect.0.debate"
+    answered = debate(teach="transcript")
+    assert answered.at("streams.debate.answer.rule.vote") == "connect.0.debate.rule.vote"
+
+
+def test_errors_of_whoever_reads_a_plan_name_what_stands_in_the_file():
+    made = debate()
+    for where, told in (("streams.debate.rule", "connect.0.debate.rule"), ("data", "data"), ("", "")):
+        with pytest.raises(MeshError) as caught, made.naming():
+            raise MeshError("what", where=where)
+        assert caught.value.where == told

@@ -18,9 +18,11 @@ from kdmesh.errors import MeshError, RunFailed
 from kdmesh.filters import BestOf, Candidate, Choice, TextRule, Vote, WrittenText
 from kdmesh.graph.draw import draw
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.keeping import Keeping
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
+from kdmesh.text.answers import extracted, finds, found, pattern
 
 
 def texts(*said: str, scores: tuple[float | None, ...] = ()) -> list[Candidate]:
@@ -95,6 +97,85 @@ def test_a_judge_that_is_asked_in_both_orders_must_agree(shown: str, turned: str
     assert len(found.counted) == (shown, turned).count("hm") + (shown, turned).count("C")
 
 
+AB = {"one": ["A", "B"], "other": ["B", "A"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "read", "where", "what", "instead"),
+    [
+        ({"least": 3.0}, ["one", "other"], "least", "no text has 3 verdicts: there are 2 to a prompt", "2 at most"),
+        ({}, [], "verdict", "the stream reads none", "reads: {judge: STREAM}"),
+        ({"names": AB}, ["one"], "names", "names for one, other, and the stream reads one", "{one: [A, B]}"),
+        ({"names": {**AB, "other": ["A", "B", "C"]}}, ["one", "other"], "names.other", "3 names for 2 texts", "[A, B]"),
+        ({"names": ["A"]}, ["one"], "names", "1 names for 2 texts", "[A, B]"),
+        ({"metric": object(), "verdict": None}, ["one"], "metric", "under one are not looked at", "`verdict`"),
+    ],
+)
+def test_what_no_judge_can_say_is_refused(
+    settings: dict[str, Any], read: list[str], where: str, what: str, instead: str
+) -> None:
+    rule = BestOf(**{"metric": None, "least": None, "verdict": "[A-Z]", "names": None, "ties": "first", **settings})
+    with pytest.raises(MeshError) as caught:
+        rule.setup([], ["s0", "s1"], read)
+    assert caught.value.where == where and what in caught.value.what and instead in caught.value.instead
+
+
+def test_as_many_verdicts_as_there_are_may_be_asked_for() -> None:
+    rule = BestOf(metric=None, least=4.0, verdict="[A-Z]", names=AB, ties="first")
+    rule.setup([], ["s0", "s1"], ["one", "one", "one", "other"])
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"verdict": "[0-9]*"}, "also finds the nothing at the end of a text"),
+        ({"verdict": "x", "names": {"one": ["A", "B"], "other": ["A", "B"]}}, "the same in every order"),
+        ({"verdict": "x", "names": ["A", " "]}, "without space around it"),
+    ],
+)
+def test_settings_by_which_no_text_is_ever_chosen_are_refused(config: dict[str, Any], what: str) -> None:
+    with pytest.raises(MeshError) as caught:
+        registry().check("text_rules", "best_of", config, "here")
+    assert what in str(caught.value) and caught.value.where.startswith("here.best_of")
+
+
+@pytest.mark.parametrize("text", [".*", "()", "[0-9]*", "(a|b)?", "$", ""])
+def test_a_pattern_that_finds_nothing_last_is_none_of_answers(text: str) -> None:
+    assert extracted(pattern(text), "a 12 b") is None
+    with pytest.raises(ValueError, match="needs a character"):
+        finds(text)
+
+
+@pytest.mark.parametrize("text", ["^.*$", "#### (.*)", "[0-9]+", r"(?<=is )\w+", "(0)|(1)"])
+def test_a_pattern_of_answers_stands_as_it_is(text: str) -> None:
+    assert finds(text) == text and finds(None) is None
+
+
+def test_of_groups_the_first_that_took_part_is_the_answer() -> None:
+    assert [extracted(pattern("(0)|(1)"), said) for said in ("so 1", "so 0", "2")] == ["1", "0", None]
+    assert extracted(pattern("(a)(b)?"), "ab") == "a"
+
+
+def test_what_is_found_in_every_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="found in every text"):
+        found("x*")
+    assert found("^$") == "^$" and found(r"\w") == r"\w"
+
+
+def test_who_is_chosen_from_does_not_judge_and_nobody_judges_twice() -> None:
+    verdict = {"best_of": {"verdict": "[0-9]"}}
+    for reads, what in (({"a": "second"}, "one of the streams that are chosen"), ({"a": "v", "b": "v"}, "count twice")):
+        fields = agreed()
+        judge = {**fields["streams"]["verdicts"], "reads": {"x": "first"}, "template": "{{ x.text }}={{ prompt }}"}
+        fields["streams"] |= {
+            "v": judge,
+            "rollouts": {**fields["streams"]["rollouts"], "rule": verdict, "reads": reads},
+        }
+        with pytest.raises(MeshError, match=what) as caught:
+            refuse_unrun(make_plan(parse(fields), registry()), registry(), None)
+        assert caught.value.where == f"streams.rollouts.reads.{list(reads)[-1]}" and caught.value.instead
+
+
 def test_what_is_rejected_is_the_first_of_the_worst() -> None:
     scored = best(texts("a", "b", "c", "d", scores=(0.5, None, 0.1, 0.1)))
     assert (scored.chosen, scored.rejected) == (0, 2)
@@ -121,7 +202,7 @@ def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> Non
     for stream in ("drafts", "others"):
         for line in lines(tmp_path, stream):
             said.setdefault(line["sample"], []).append((stream, line))
-    broken, why, silent = 0, Counter[str](), Counter[str]()
+    broken, lost, why, silent = 0, 0, Counter[str](), Counter[str]()
     for line in lines(tmp_path, "rollouts"):
         answers = ["".join(re.findall(r"\d+", text["text"])[-1:]) for _, text in said[line["sample"]]]
         answers = [answer and (answer.lstrip("0") or "0") for answer in answers]
@@ -138,6 +219,7 @@ def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> Non
         stream, text = said[line["sample"]][answers.index(first[0])]
         assert line["consensus"]["from"] == {"stream": stream, "agent": text["producer"], "draw": text["draw"]}
         assert (line["text"], line["producer"]) == (text["text"], text["producer"])
+        lost += stream == "others" and not {*"".join(text["text"].split())} <= {*"0123456789+="}
     (file,) = tmp_path.glob("*/*/streams/rollouts.jsonl")
     table = written(str(file))
     assert {*table.columns["rule"]} == {"vote"} and "" not in table.columns["answer"]
@@ -151,7 +233,8 @@ def test_what_is_chosen_is_what_a_count_of_the_files_says(tmp_path: Path) -> Non
     run(later)
     assert len(written(str(file), dropped=True).x) >= len(table.x)
     tally = summary["streams"]["rollouts"]
-    assert tally["counted"] == {**silent, "ties broken": broken} and broken and tally["rule"] == "vote"
+    assert tally["counted"] == {**silent, "ties broken": broken, "not whole in these tokens": lost}
+    assert broken and lost and tally["rule"] == "vote"
     assert tally["written"] == 24 and tally["dropped"].get("no answer", 0) == why["no answer"]
 
 
@@ -173,7 +256,7 @@ REFUSED = [
     (with_streams(rollouts={**ROLLOUTS, "consensus_of": ["first", "frist"]}), "streams.rollouts.consensus_of.1",
      "unknown stream 'frist'"),
     (with_streams(rollouts={**ROLLOUTS, "consensus_of": ["train"]}), "streams.rollouts.consensus_of.0",
-     "unknown stream 'train'"),
+     "no agent writes texts on 'train'"),
     (with_streams(part={"size": 8}, rollouts={**ROLLOUTS, "consensus_of": ["part", "first"]}),
      "streams.rollouts.consensus_of.0", "no agent writes texts on 'part'"),
     (with_streams(rollouts={**ROLLOUTS, "consensus_of": ["first", "rollouts"]}), "streams.rollouts.consensus_of",
@@ -190,22 +273,22 @@ REFUSED = [
     (with_streams(first={**STREAMS["first"], "sampling": {"samples": 2}}), "streams.verdicts.reads.a",
      "has 2 texts of a prompt"),
     (with_streams(second={**STREAMS["second"], "refresh": "epoch"}), "streams.verdicts.reads.b", "of other lengths"),
-    (with_streams(judged={**JUDGED, "reads": None}), "streams.judged.rule", "the stream has no `reads`"),
+    (with_streams(judged={**JUDGED, "reads": None}), "streams.judged.rule.best_of.verdict", "stream reads none"),
     (with_streams(judged={**JUDGED, "rule": {"best_of": {}}}), "streams.judged.rule.best_of", "`metric`, or `verdict`"),
     (with_streams(judged={**JUDGED, "rule": {"best_of": {"metric": "rouge_l", "least": 1, "verdict": "a"}}}),
      "streams.judged.rule.best_of", "it needs `metric`, or"),
     (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "names": ["x", "y", "z"]}}}),
-     "streams.judged.rule", "3 names for 2 texts"),
+     "streams.judged.rule.best_of.names", "3 names for 2 texts"),
     (with_streams(judged={**JUDGED, "reads": None, "rule": {"best_of": {"metric": "loss"}}}),
      "streams.judged.rule.best_of.metric", "not of written texts"),
     (with_streams(judged={**JUDGED, "reads": None, "rule": {"best_of": {"metric": "distinct_n"}}}),
      "streams.judged.rule.best_of.metric", "is no mean over texts"),
-    (with_streams(judged={**JUDGED, "rule": {"best_of": {"metric": "rouge_l"}}}), "streams.judged.rule",
-     "are not looked at"),
+    (with_streams(judged={**JUDGED, "rule": {"best_of": {"metric": "rouge_l"}}}),
+     "streams.judged.rule.best_of.metric", "are not looked at"),
     (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "names": {"judeg": ["x", "y"]}}}}),
-     "streams.judged.rule", "it has names for judeg, and the stream reads judge"),
+     "streams.judged.rule.best_of.names", "names for judeg, and the stream reads judge"),
     (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "names": {"judge": ["x", "y", "z"]}}}}),
-     "streams.judged.rule", "3 names for 2 texts (first, second)"),
+     "streams.judged.rule.best_of.names.judge", "3 names for 2 texts (first, second)"),
     (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "names": {"judge": ["x", "x"]}}}}),
      "streams.judged.rule.best_of", "two texts of one name"),
     (with_streams(judged={**JUDGED, "rule": {"best_of": {"verdict": "a", "least": 0.5}}}),

@@ -143,6 +143,28 @@ def test_a_constant_prompt_is_said_and_one_string_stops() -> None:
     assert "note: agents.s.view.prompt names nothing of a sample: every prompt is the same" in said
 
 
+def test_signs_of_a_template_that_its_agent_does_not_know_are_counted() -> None:
+    """A tokenizer that is made of the data's sums has no letters: such a judge reads nothing of what it is asked."""
+    fields = mesh()
+    first = fields["streams"]["rollouts"]
+    judge = {**first, "generated_by": "t", "reads": {"a": "rollouts"}, "template": "Is {{ prompt }}{{ a.text }} right?"}
+    fields["streams"] = {"rollouts": first, "judge": judge}
+    fields["flows"] = [*fields["flows"], {"from": "labels", "to": "u", "stream": "judge", "objective": "ce"}]
+    found = examine(make_plan(parse(fields), registry()))
+    prompt = found.table.x[int(found.streams["judge"].rows[0])]
+    (told,) = (note for note in found.notes if note.startswith("streams.judge.template: "))
+    unknown, whole = len("Is  right?"), len("Is  right?") + len(prompt.asks())
+    assert f"{unknown} of the {whole} tokens that t is asked of {prompt.at}" in told
+    assert told.endswith("beside what it reads, are unknown to its tokenizer")
+
+
+def test_data_of_one_sample_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text('{"q": "1+1=", "a": "2"}\n', encoding="utf-8")
+    data = {"dataset": {"text": {"path": str(tmp_path / "one.jsonl"), "prompt": "q", "text": "a"}}}
+    fields = {"task": LM, "data": {**data, "validation": 0, "test": 0}, "agents": {"s": mesh()["agents"]["s"]}}
+    assert check(make_plan(parse(fields), registry()))[-1] == "everything fits"
+
+
 @pytest.mark.parametrize(
     ("template", "what"),
     [

@@ -254,6 +254,21 @@ def test_a_rule_makes_pairs_of_the_texts_of_several_writers(tmp_path: Path) -> N
         (line["text"], line["consensus"]["rejected"]["text"]) for line in pairs if line["tokens"]
     ]
 
+    said_anew = [
+        one["text"]
+        for line in lines_of(tmp_path, "made")
+        for one, source in ((line, line["consensus"]["from"]), (rejected_of(line), rejected_of(line)))
+        if source and source["stream"] == "other"
+    ]
+    lost = sum(not {*"".join(text.split())} <= {*"0123456789+="} for text in said_anew)
+    assert lost == tally["counted"]["not whole in these tokens"] > 0
+
+
+def rejected_of(line: dict[str, Any]) -> dict[str, Any]:
+    """The other text of a pair, and whose it is; nothing where there is none."""
+    found: dict[str, Any] = line["consensus"].get("rejected", {})
+    return found
+
 
 def test_filters_see_both_texts_of_a_pair(tmp_path: Path) -> None:
     fields = of_several(keep=[{"pattern": {"without": "[5+]"}}])
@@ -320,3 +335,27 @@ def test_where_no_prompt_has_a_pair_the_stage_ends() -> None:
     with pytest.raises(RunFailed, match=r"rule 'best_of' chose and that is kept \(too low 32\)") as caught:
         run_once(Request(parse(fields), backend="inline"))
     assert caught.value.where == "streams.made"
+
+
+def test_where_no_prompt_has_a_pair_of_what_is_written_once_it_is_told_what_was_said(tmp_path: Path) -> None:
+    """At once, with every text in the run's folder: without them nobody would see why."""
+    fields = of_several(rule={"best_of": {"metric": {"pattern": {"match": "never"}}, "least": 1}})
+    for name in ("one", "other", "again"):
+        fields["streams"][name]["refresh"] = "once"
+    with pytest.raises(RunFailed, match=r"\(too low 16\), so nothing is learned of them\. To .*") as caught:
+        run_once(Request(parse(fields), backend="inline", out=tmp_path))
+    first = lines_of(tmp_path, "made")[0]
+    said = {name: lines_of(tmp_path, name)[0] for name in ("one", "other", "again")}
+    assert {one["sample"] for one in said.values()} == {first["sample"]} and first["dropped"] == "too low"
+    told = ", ".join(f"{name} says {one['text']!r}" for name, one in said.items())
+    assert caught.value.what.endswith(f". To {first['at']} {told}")
+    assert "streams/ of the run's folder" in caught.value.instead
+
+
+def test_kept_pairs_of_no_token_are_counted_by_who_reads_them(tmp_path: Path) -> None:
+    line = {"prompt": "1+1=", "kept": True, "dropped": None, "sample": 0, "draw": 0, "producer": "t", "step": 0}
+    lines = [{**line, "text": text, "tokens": len(text), "prompt": f"{at}="} for at, text in enumerate(("2", "", "3"))]
+    path = tmp_path / "made.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    found = dataset(str(path))
+    assert len(found.texts) == 2 and found.notes == [f"{path}: 1 texts that were kept have no token, and are left out"]

@@ -71,13 +71,15 @@ def written(
     if not taken:
         what = f"{path}: none of its {len(rows.cells)} texts is kept and has a token"
         raise MeshError(what, where=where, instead="another stream, or dropped: true")
+    silent = sum(one["kept"] is True and not int(one["tokens"]) for one in rows.cells)
     rows = replace(rows, cells=[rows.cells[number] for number in taken], lines=[rows.lines[number] for number in taken])
     parts = [rows]
     columns = {name: [str(one.get(name, "")) for one in rows.cells] for name in KEPT}
     if any(one.get("consensus") for one in rows.cells):
         told = [_agreed(one.get("consensus")) for one in rows.cells]
         columns |= {name: [one[name] for one in told] for name in AGREED}
-    official, notes = {}, []
+    official = {}
+    notes = [f"{path}: {silent} texts that were kept have no token, and are left out"] if silent else []
     if test_path is not None:
         parts.append(read_jsonl(Path(test_path), "data.dataset.written.test_path", RAW))
         has_columns(parts[1], "prompt", "text")
@@ -85,7 +87,7 @@ def written(
         official = {"train": torch.arange(ends[0]), "test": torch.arange(*ends)}
         columns = {name: [*values, *[""] * len(parts[1].cells)] for name, values in columns.items()}
     elif label is None and max(Counter(one["prompt"] for one in rows.cells).values()) > 1:
-        notes = ["several texts answer one prompt, and splits that are drawn may divide them: give a test_path"]
+        notes += ["several texts answer one prompt, and splits that are drawn may divide them: give a test_path"]
     samples = [_sample(part, number) for part in parts for number in range(len(part.cells))]
     y, classes, names = None, 0, list[str]()
     if label is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.contracts.filter import Filter
-from kdmesh.errors import nearest
+from kdmesh.errors import MeshError, nearest
 from kdmesh.text import answers
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ class Answer(Filter):
     def setup(self, columns: Collection[str]) -> None:
         """Refuse a column that the data have not."""
         if self.column is not None and self.column not in columns:
+            what = f"the data have no column {self.column!r} beside prompt and answer"
             there = nearest(self.column, columns, "columns")
-            found = f"the data have no column {self.column!r} beside prompt and answer: {there}"
-            raise ValueError(f"{found}; without `column` it is the data's answer")
+            raise MeshError(what, where="column", instead=f"{there}; without `column` it is what the data answer")
 
     def keep(self, texts: Sequence[WrittenText]) -> list[bool]:
         """By the answers."""

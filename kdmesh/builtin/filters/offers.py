@@ -7,17 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from kdmesh.offers import Config, FilterOffer
-
-
-def _regular(value: str | None) -> str | None:
-    """Refuse what is no regular expression, and one that matches everywhere since it is empty."""
-    from kdmesh.text.answers import pattern
-
-    if value is not None:
-        pattern(value)
-        if not value:
-            raise ValueError("an empty pattern is found everywhere")
-    return value
+from kdmesh.text.answers import finds, found
 
 
 class LengthConfig(Config):
@@ -60,7 +50,7 @@ class PatternConfig(Config):
     match: str | None = Field(None, description="a regular expression that is found in a text that is kept")
     without: str | None = Field(None, description="one that is found in none")
 
-    _compiles = field_validator("match", "without")(_regular)
+    _compiles = field_validator("match", "without")(found)
 
     @model_validator(mode="after")
     def _given(self) -> Self:
@@ -80,7 +70,7 @@ class AnswerConfig(Config):
     )
     numeric: bool = Field(False, description="compare the last number that each names, 1,000.0 and 1000 being equal")
 
-    _compiles = field_validator("pattern")(_regular)
+    _compiles = field_validator("pattern")(finds)
 
     def known(self) -> str:
         """The setting with which it would ask for no right answer of the data's own; "" where it asks for none."""
@@ -113,7 +103,7 @@ class AgreementConfig(Config):
     share: float = Field(0.5, gt=0, le=1, description="least share of a prompt's texts that give the same answer")
     numeric: bool = Field(False, description="compare the last number that each names, 1,000.0 and 1000 being equal")
 
-    _compiles = field_validator("pattern")(_regular)
+    _compiles = field_validator("pattern")(finds)
 
 
 class ConfirmedConfig(Config):

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from kdmesh.offers import Config, MetricOffer
+from kdmesh.text.answers import finds, found
 
 
 class FirstTenConfig(Config):
@@ -28,14 +29,7 @@ class PatternConfig(Config):
         None, description="a regular expression whose last match is the answer, or its first group; by default all"
     )
 
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        from kdmesh.text.answers import pattern
-
-        if value is not None:
-            pattern(value)
-        return value
+    _compiles = field_validator("pattern")(finds)
 
 
 class FoundConfig(Config):
@@ -43,13 +37,7 @@ class FoundConfig(Config):
 
     match: str = Field(description="a regular expression; a text counts 1 where it is found anywhere, else 0")
 
-    @field_validator("match")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        from kdmesh.text.answers import pattern
-
-        pattern(value)
-        return value
+    _compiles = field_validator("match")(found)
 
 
 class MatchConfig(PatternConfig):

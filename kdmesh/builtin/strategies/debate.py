@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kdmesh.spec import FilterRef, ObjectiveRef
 
 OTHERS, OWN = "{{ others }}", re.compile(r"\bown\b")
+STREAM = {"prompts": "stream", "generated_by": "debaters"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Debate:
         """Draw all streams, then what students learn."""
         debaters = canvas.names(self.debaters, "debaters")
         students = _common.students(canvas, self.student, self.students)
-        self._refuse(canvas, debaters)
+        self._refuse(canvas, debaters, students)
         refresh = self.refresh or ("epoch" if set(students) & set(debaters) else "once")
         common: dict[str, Any] = {"prompts": self.stream, "refresh": refresh, "sampling": self.sampling}
         turns: list[list[str]] = []
@@ -74,7 +75,7 @@ class Debate:
             turns.append([
                 canvas.stream(f"debate.{turn}.{name}", {
                     "generated_by": name, **common, **self._asked(name, at, turns[-1] if turns else []),
-                })
+                }, STREAM)
                 for at, name in enumerate(debaters)
             ])  # fmt: skip
         measured = canvas.measures_texts
@@ -87,9 +88,12 @@ class Debate:
             last = canvas.stream(name, {"consensus_of": turns[-1], **closed, **more})
         if self.teach == "transcript":
             rule = {"joined": {"between": self.between}}
-            last = canvas.stream("debate", {"consensus_of": [*every, last], "rule": rule, **learned})
+            last = canvas.stream(
+                "debate", {"consensus_of": [*every, last], "rule": rule, **learned}, {"rule": "between"}
+            )
         if self.teach == "pairs":
-            last = canvas.stream("debate", {"consensus_of": every, "rule": self.pairs, "pairs": True, **learned})
+            made = {"consensus_of": every, "rule": self.pairs, "pairs": True}
+            last = canvas.stream("debate", {**made, **learned}, {"rule": "pairs"})
         if measured:
             self._compare(canvas, debaters, turns[0], common)
         self._practise(canvas, [name for name in debaters if name not in students])
@@ -140,10 +144,10 @@ class Debate:
             draws = canvas.stream(f"debate.draws.{name}", StreamSpec.model_validate(alone))
             canvas.stream(f"debate.self.{name}", {"consensus_of": [draws], **closed})
 
-    def _refuse(self, canvas: Canvas, debaters: list[str]) -> None:
+    def _refuse(self, canvas: Canvas, debaters: list[str], students: list[str]) -> None:
         """Refuse a debate of one, templates that read nobody, and roles of others."""
         where = canvas.where
-        self._refuse_pairs(canvas)
+        self._refuse_pairs(canvas, students)
         if len(debaters) < 2:
             raise MeshError("one agent debates with nobody", where=f"{where}.debaters", instead="two agents, or more")
         if self.rounds and OTHERS not in self.template:
@@ -160,7 +164,7 @@ class Debate:
             what = "each debater says one text a round"
             raise MeshError(what, where=f"{where}.sampling.samples", instead="leave it out")
 
-    def _refuse_pairs(self, canvas: Canvas) -> None:
+    def _refuse_pairs(self, canvas: Canvas, students: list[str]) -> None:
         """Refuse what is for pairs alone, pairs that nothing makes, and a rule that closes what nobody measures."""
         where = canvas.where
         needed = {"pairs": "a rule that rejects texts, as best_of", "reference": "an agent", "objective": "dpo"}
@@ -170,8 +174,10 @@ class Debate:
                 raise MeshError(f"`teach: pairs` needs `{name}`", where=f"{where}.{name}", instead=instead)
             if self.teach != "pairs" and given and name != "objective":
                 raise MeshError(f"`{name}` is for `teach: pairs`", where=f"{where}.{name}", instead="leave it out")
-        if self.reference is not None:
-            canvas.names(self.reference, "reference")
+        if self.reference is not None and canvas.names(self.reference, "reference")[0] in students:
+            what = f"{self.reference} would be compared with itself, as it is in each step"
+            instead = "an agent that stays: a flow `as: weights` from it to the student gives both one beginning"
+            raise MeshError(what, where=f"{where}.reference", instead=instead)
         if self.teach == "pairs" and self.rule is not None and not canvas.measures_texts:
             what = "pairs are made by `pairs`, and nothing is measured that a rule would close"
             raise MeshError(what, where=f"{where}.rule", instead="leave it out, or metrics: [numeric_answer]")

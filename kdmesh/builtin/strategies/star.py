@@ -83,8 +83,13 @@ class Star:
         """The stream of what is right."""
         common: dict[str, Any] = {"prompts": self.stream, "refresh": "once", "sampling": self.sampling}
         who = {"own": writer} | ({"hinted": f"{writer}.hinted"} if self.hint is not None else {})
-        said = [canvas.stream(f"star.{turn}.{part}", {"generated_by": name, **common}) for part, name in who.items()]
+        said = [
+            canvas.stream(f"star.{turn}.{part}", {"generated_by": name, **common}, {"prompts": "stream"})
+            for part, name in who.items()
+        ]
         settings = {"metric": self.metric.model_dump(mode="json"), "least": self.least}
         return canvas.stream(
-            f"star.{turn}", {"consensus_of": said, "rule": TextRuleRef(name="best_of", config=settings)}
+            f"star.{turn}",
+            {"consensus_of": said, "rule": TextRuleRef(name="best_of", config=settings)},
+            {"rule.best_of.metric": "metric", "rule.best_of.least": "least", "rule": "metric"},
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.text_rule import Choice, TextRule
+from kdmesh.errors import MeshError
 from kdmesh.text import answers
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 UNSCORED, LOW, SILENT, TIE, EQUAL = "not scored", "too low", "no verdict", "a tie", "equally good"
 FEW, DIFFER = "too few verdicts", "verdicts differ"
 OUTSIDE = "verdicts outside the form"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class BestOf(TextRule):
@@ -45,16 +47,29 @@ class BestOf(TextRule):
         self.least, self.names, self.ties, self.judged = least, names, ties, metric is None
 
     def setup(self, columns: Collection[str], sources: Sequence[str], read: Collection[str]) -> None:
-        """Refuse names of other texts, and a judge where none is asked or that is not there."""
-        for names in self.names.values() if isinstance(self.names, dict) else [self.names]:
+        """Refuse names of other texts, a judge where none is asked or that is not there, and too many verdicts."""
+        judges = list(dict.fromkeys(read))
+        if not self.judged and judges:
+            what = f"texts are scored by a metric, and those under {', '.join(judges)} are not looked at"
+            raise MeshError(what, where="metric", instead="`verdict` in its place, or no `reads` on the stream")
+        if not self.judged:
+            return
+        if not judges:
+            what = "a judge's verdicts are read, and the stream reads none"
+            raise MeshError(what, where="verdict", instead="reads: {judge: STREAM} on the stream that has this rule")
+        texts, letters = ", ".join(sources), ", ".join(LETTERS[: len(sources)])
+        if isinstance(self.names, dict) and {*self.names} != {*judges}:
+            what = f"names for {', '.join(self.names)}, and the stream reads {', '.join(judges)}"
+            instead = f"names: {{{', '.join(f'{one}: [{letters}]' for one in judges)}}}, each in its own order"
+            raise MeshError(what, where="names", instead=instead)
+        for at, names in self.names.items() if isinstance(self.names, dict) else [("", self.names)]:
             if names is not None and len(names) != len(sources):
-                raise ValueError(f"{len(names)} names for {len(sources)} texts ({', '.join(sources)})")
-        if self.judged and not read:
-            raise ValueError("a judge's verdicts are read, and the stream has no `reads`: {judge: STREAM}")
-        if isinstance(self.names, dict) and {*self.names} != {*read}:
-            raise ValueError(f"it has names for {', '.join(self.names)}, and the stream reads {', '.join(read)}")
-        if not self.judged and read:
-            raise ValueError(f"texts are scored by a metric, and those under {', '.join(read)} are not looked at")
+                what = f"{len(names)} names for {len(sources)} texts ({texts})"
+                where = f"names.{at}" if at else "names"
+                raise MeshError(what, where=where, instead=f"[{letters}], as a judge is told to call them")
+        if self.least is not None and self.least > len(read):
+            what = f"no text has {self.least:g} verdicts: there are {len(read)} to a prompt ({', '.join(read)})"
+            raise MeshError(what, where="least", instead=f"{len(read)} at most")
 
     def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
         """By scores, or by verdicts."""

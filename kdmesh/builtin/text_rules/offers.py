@@ -8,19 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from kdmesh.offers import Config, TextRuleOffer
 from kdmesh.spec import MetricRef
+from kdmesh.text.answers import finds
 
 ROOM = "kdmesh.builtin.text_rules"
-
-
-def _regular(value: str | None) -> str | None:
-    """Refuse what is no regular expression, and one that matches everywhere since it is empty."""
-    from kdmesh.text.answers import pattern
-
-    if value is not None:
-        pattern(value)
-        if not value:
-            raise ValueError("an empty pattern is found everywhere")
-    return value
 
 
 class VoteConfig(Config):
@@ -35,7 +25,7 @@ class VoteConfig(Config):
         "abstain", description="where several answers are the most frequent: none, or the one that came first"
     )
 
-    _compiles = field_validator("pattern")(_regular)
+    _compiles = field_validator("pattern")(finds)
 
 
 class JoinedConfig(Config):
@@ -55,7 +45,8 @@ class BestOfConfig(Config):
         None, description="least score of a text that is chosen, or how many verdicts it needs; by default any"
     )
     verdict: str | None = Field(
-        None, description="in place of a metric: a regular expression that finds, in what a judge says, a text's name"
+        None,
+        description="in place of a metric: a regular expression whose last match in what a judge says is a text's name",
     )
     names: Annotated[list[str], Field(min_length=2)] | Annotated[Orders, Field(min_length=1)] | None = Field(
         None,
@@ -64,7 +55,7 @@ class BestOfConfig(Config):
     )
     ties: Literal["abstain", "first"] = Field("first", description="where several are the best: none, or the first")
 
-    _compiles = field_validator("verdict")(_regular)
+    _compiles = field_validator("verdict")(finds)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -77,6 +68,14 @@ class BestOfConfig(Config):
         for names in self.names.values() if isinstance(self.names, dict) else [self.names or []]:
             if len(set(names)) < len(names):
                 raise ValueError("two texts of one name")
+            if any(not name.strip() or name != name.strip() for name in names):
+                raise ValueError("a name is what a verdict finds in words, without space around it: write one")
+        orders = list(self.names.values()) if isinstance(self.names, dict) else []
+        if len(orders) > 1 and all(one == orders[0] for one in orders):
+            raise ValueError(
+                "`names` are the same in every order: write names: [A, B] where the judges see one, or turn those of "
+                "the other: {one: [A, B], other: [B, A]}"
+            )
         if self.metric is not None and self.metric.by:
             raise ValueError("`by` measures many texts, and a score is of one")
         return self

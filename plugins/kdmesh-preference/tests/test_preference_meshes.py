@@ -265,12 +265,16 @@ def argued(**rule: Any) -> dict[str, Any]:
 
 OF_TEXTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "another stream": (
-        argued(declared={"chosen": "one", "rejected": "pairs"}), "streams.pairs.rule", "'pairs' is none of the streams"
+        argued(declared={"chosen": "one", "rejected": "pairs"}), "streams.pairs.rule.declared.rejected",
+        "'pairs' is none of the streams",
     ),
     "itself": (argued(declared={"chosen": ["other", "one"], "rejected": "one"}), "streams.pairs.rule.declared",
                "'one' would be chosen over itself"),
     "twice": (argued(declared={"chosen": ["one", "one"], "rejected": "other"}), "streams.pairs.rule.declared", "twice"),
-    "no column": (argued(right_over_wrong={"column": "answr"}), "streams.pairs.rule", "no column 'answr'"),
+    "no column": (argued(right_over_wrong={"column": "answr"}), "streams.pairs.rule.right_over_wrong.column",
+                  "no column 'answr'"),
+    "nothing found": (argued(right_over_wrong={"pattern": "[0-9]*"}), "streams.pairs.rule.right_over_wrong.pattern",
+                      "needs a character"),
     "no pattern": (argued(right_over_wrong={"pattern": "("}), "streams.pairs.rule.right_over_wrong.pattern",
                    "no regular expression"),
 }  # fmt: skip
@@ -291,8 +295,10 @@ def test_several_texts_of_one_stream_have_no_declared_order() -> None:
         examine(make_plan(parse(fields), registry()))
     fields["streams"]["one"] = fields["streams"]["third"] = fields["streams"]["other"]
     fields["streams"]["pairs"]["consensus_of"] = ["third", "other", "one"]
-    with pytest.raises(MeshError, match="texts of 'third' are neither chosen nor rejected"):
+    with pytest.raises(MeshError, match="texts of 'third' are neither chosen nor rejected") as caught:
         examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == "streams.pairs.rule.declared.chosen"
+    assert caught.value.instead == "chosen: a list, of third, other, one; or `consensus_of` without third"
 
 
 def test_a_rule_for_pairs_alone_needs_them() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.errors import MeshError, nearest
 from kdmesh.filters import Choice, TextRule
 
 if TYPE_CHECKING:
@@ -27,15 +28,19 @@ class Declared(TextRule):
 
     def setup(self, columns: Collection[str], sources: Sequence[str], read: Collection[str]) -> None:
         """Refuse streams that are not there, and those of which nothing is said."""
-        named = [*self.chosen, self.rejected]
-        for name in named:
-            if name not in sources:
-                raise ValueError(f"{name!r} is none of the streams whose texts these are: {', '.join(sources)}")
+        named, there = [*self.chosen, self.rejected], ", ".join(dict.fromkeys(sources))
+        for where, names in (("chosen", self.chosen), ("rejected", [self.rejected])):
+            for name in names:
+                if name not in sources:
+                    what = f"{name!r} is none of the streams whose texts these are"
+                    raise MeshError(what, where=where, instead=nearest(name, {*sources}, "streams"))
         for at, name in enumerate(sources):
             if name not in named:
-                raise ValueError(f"texts of {name!r} are neither chosen nor rejected")
+                what, instead = f"texts of {name!r} are neither chosen nor rejected", f"chosen: a list, of {there}"
+                raise MeshError(what, where="chosen", instead=f"{instead}; or `consensus_of` without {name}")
             if name in sources[:at]:
-                raise ValueError(f"{name!r} has several texts to a prompt, and the first alone would be looked at")
+                what = f"{name!r} has several texts to a prompt, and the first alone would be looked at"
+                raise MeshError(what, where="chosen" if name in self.chosen else "rejected", instead="samples: 1 there")
 
     def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
         """By their streams."""
