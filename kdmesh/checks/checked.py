@@ -43,6 +43,7 @@ class Checked:
     writers: dict[str, str] = field(default_factory=dict)  # the classes of writers from Python, by stream
     notes: list[str] = field(default_factory=list)  # what is not wrong, and worth saying before a run
     marks: list[str] = field(default_factory=list)  # those notes that qualify the figures: they stand in the summary
+    whole: set[str] = field(default_factory=set)  # owners of weights of which a file had every one: nothing is drawn
     softmaxes: set[str] = field(default_factory=set)  # agents whose models end in one, as was noted
     served: dict[str, dict[str, Any]] = field(default_factory=dict)  # what was found at endpoints, by agent
     pairs: dict[str, torch.Tensor] = field(default_factory=dict)  # by agent, the rows of which it reads both answers

@@ -301,6 +301,8 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         found.parameters[agent], shape, found.widths[agent], found.kinds[owner], found.held[owner] = sizes[key]
         found.states[owner] = states[key]
         lonely.refuse(plan, found, agent, complaints[key])
+        if drawn[key][0] == []:
+            found.whole.add(owner)
         if agent == owner and owner not in modules:
             untrained.tell(plan, found, owner, *drawn[key])
         if plan.task_of(agent).outputs == "vocabulary":

@@ -92,6 +92,16 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
     return _mesh(plan, {best: teacher, student: learner}, flows, f"{spec.name}.{student}.best", program)
 
 
+def unseeded(plan: Plan, mesh: MeshSpec, whole: Collection[str]) -> MeshSpec:
+    """A control without seeds of weights of which none is drawn, ``whole``: those of which a file has every one."""
+    fields = {"seed": None}
+    agents = {
+        name: agent.model_copy(update=fields) if origin(plan, plan.owner[name]) in whole else agent
+        for name, agent in mesh.agents.items()
+    }
+    return mesh.model_copy(update={"agents": agents})
+
+
 def _gated(part: Gated, kept: Collection[str]) -> Gated:
     """A flow or an agent, without a gate that looks at an agent which is not ``kept``."""
     lost = part.gate is not None and part.gate.of and part.gate.of not in kept

@@ -62,6 +62,7 @@ class Experiment:
         self.seeds = [request.spec.seed + number for number in range(request.seeds)]
         self.session = Session(request.backend, request.ray_address, request.progress_timeout)
         self.outcome = Outcome()
+        self.whole: set[str] = set()  # see `controls.unseeded`
 
     def run(self, shown: Callable[[Outcome], None] = lambda outcome: None) -> Outcome:
         """Make everything; ``shown`` is told of the outcome before what was started is closed.
@@ -95,7 +96,7 @@ class Experiment:
 
     def _all(self, start: Prepared) -> None:
         """Every part, in order."""
-        request = self.request
+        request, self.whole = self.request, start.checked.whole
         parts = sizes(start.plan, start.checked, self.seeds, request.controls)
         log = start.folder.events if start.folder is not None and len(self.seeds) > 1 else None
         root = start.folder.root if start.folder is not None else None
@@ -203,6 +204,7 @@ class Experiment:
             for which, mesh in meshes.items():
                 part = control_name(seed, student, which)
                 if mesh is not None:
+                    mesh = controls.unseeded(plan, mesh, self.whole)
                     at = folder.root / "controls" / f"{student}-{which.replace('_', '-')}"
                     figures = self._attempt(part, partial(self._control, part, mesh, student, at, summary))
                     if figures is not None:

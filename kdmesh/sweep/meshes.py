@@ -76,7 +76,8 @@ class Meshes:
 
     def alone(self, plan: Plan, agent: str) -> MeshSpec:
         """The control that learns from labels only, with the same updates."""
-        return controls.alone(plan, agent, self.updates(plan, agent))
+        updates = self.updates(plan, agent)
+        return controls.unseeded(plan, controls.alone(plan, agent, updates), self._known[self._data(plan)].whole)
 
     @staticmethod
     def _data(plan: Plan) -> str:

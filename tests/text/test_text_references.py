@@ -96,3 +96,24 @@ def test_a_folder_of_transformers_is_referred_to(texts: Path, tmp_path: Path, ho
     (tmp_path / "base" / "config.json").write_text("{}")
     with pytest.raises(MeshError, match=r"config.json, which has changed"):
         kdmesh.load(folder)
+
+
+def test_who_starts_from_whole_files_has_its_controls(tmp_path: Path) -> None:
+    """No weight of them is drawn, so that a control gives them no seed: one without effect is refused."""
+    for name in ("t0", "t1", "s"):
+        save(tmp_path / name, labels=sorted(WORDS))
+    lines = [{"text": word, "label": label} for label, words in WORDS.items() for word in words * 3]
+    (tmp_path / "words.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    agents: dict[str, Any] = {
+        name: {"model": {"hf": {"path": str(tmp_path / name), "max_length": 16}}} for name in ("t0", "t1", "s")
+    }
+    mesh = kdmesh.Mesh(
+        data={"dataset": {"text": {"path": str(tmp_path / "words.jsonl"), "label": "label"}}},
+        agents={name: one if name == "s" else {**one, "update": "frozen"} for name, one in agents.items()},
+        connect=[{"ensemble": {"teachers": ["t0", "t1"], "student": "s"}}],
+        train={"steps": 2, "batch_size": 8},
+    )
+    result = mesh.run(backend="inline", out=tmp_path / "runs", controls=True)
+    assert {*result.summary["controls"]["s"]} == {"alone", "best_teacher"}
+    for figures in result.summary["controls"]["s"].values():
+        assert 0 <= figures["test"]["accuracy"] <= 1 and "skipped" not in figures
