@@ -26,6 +26,16 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
+def one_of(shares: Tensor, noise: torch.Generator) -> int:
+    """A token, by one number of the noise: the first with which the shares add up to more."""
+    point, total = float(torch.rand((), generator=noise, dtype=torch.float64)) * float(shares.double().sum()), 0.0
+    for token, share in enumerate(shares.tolist()):
+        total += share
+        if total > point:
+            return token
+    raise AssertionError("shares add up to no more than a part of their sum")
+
+
 @dataclass
 class Plain:
     """One student, its frozen teachers, and the prompts of the rows of a table that it learns on."""
@@ -149,13 +159,7 @@ class Plain:
                 left, before = left + float(shares[token]), left
                 if before >= self.top_p:
                     shares[token] = 0
-            point = float(torch.rand((), generator=noise, dtype=torch.float64)) * float(shares.double().sum())
-            total = 0.0
-            for token, share in enumerate(shares.tolist()):
-                total += share
-                if total > point:
-                    text.append(token)
-                    break
+            text.append(one_of(shares, noise))
         return text
 
     def update(self, optimizer: torch.optim.Optimizer, texts: list[Learned], rows: list[int]) -> None:

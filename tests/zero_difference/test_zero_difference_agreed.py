@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,6 @@ VOTE = {"vote": {"pattern": "^.", "ties": "first", "share": 0.5}}
 JUDGES, NAMES = "js", ["1", "2", "3"]  # a frozen agent that debates with nobody, and the student itself
 JUDGED = {"best_of": {"verdict": "[1-4]", "names": NAMES}}
 ASKED = "{{ a.text }};{{ b.text }};{{ c.text }};{{ prompt }}"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The mesh's agents compute with one thread, so the plain loops do too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def mesh(both: Both, rounds: int, judges: str = "") -> kdmesh.Mesh:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import plain_mixed
 import pytest
-import torch
 from both import CNN, EPOCHS, MLP, Both
 
 from kdmesh.streams.seeds import at_step, mix
@@ -21,15 +19,6 @@ CASES = {
     "each": ({"mixup": {"alpha": 0.4, "per": "sample"}}, plain_mixed.mixup_each(0.4)),
     "cutmix": ("cutmix", plain_mixed.cutmix(1.0)),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The mesh's agents compute with one thread, so the plain loops do too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def seeds(view: Any) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,6 @@ from kdmesh.engine.check import examine
 EPOCHS, SIZE, SEED, NEW = 2, 6, 7, 5
 SIGNS = "0123456789+="
 KINDS = ["small", "large"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The mesh's agents compute with one thread, so the plain loops do too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tokenizer(special: tuple[str, ...], signs: str = SIGNS) -> PreTrainedTokenizerFast:

@@ -28,15 +28,6 @@ LOSS = {"multi_label": "bce", "regression": "mse"}
 PROBLEM = {"multi_label": "multi_label_classification", "regression": "regression"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The mesh's agents compute with one thread, so the plain loops do too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def rows(longest: int) -> list[dict[str, Any]]:
     """Texts of two words up to ``longest``, without shorter ones where that is 2."""
     draw, found = random.Random(1), []

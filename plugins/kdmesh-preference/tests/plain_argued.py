@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from plain_pairs import Answer, Plain, key
+from plain_pairs import Answer, Plain
+from plain_rollouts import key, one_of
 
 Said = dict[str, list[int]]
 """What the streams say to one prompt, in tokens."""
@@ -82,13 +83,7 @@ class Argued(Plain):
         text: list[int] = []
         while len(text) < new and (not text or text[-1] != 2):
             shares = net(torch.tensor([prompt + text]), use_cache=False).logits[0, -1].softmax(-1)
-            point = float(torch.rand((), generator=noise, dtype=torch.float64)) * float(shares.double().sum())
-            total = 0.0
-            for token, share in enumerate(shares.tolist()):
-                total += share
-                if total > point:
-                    text.append(token)
-                    break
+            text.append(one_of(shares, noise))
         return text
 
     def text(self, ids: list[int]) -> str:

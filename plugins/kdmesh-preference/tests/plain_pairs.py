@@ -7,25 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import torch
+from plain_rollouts import key
 from torch import Tensor
 from torch.nn import functional as F
 
 Answer = tuple[list[int], int]
 """Tokens of a prompt with an answer, and how many of them are the prompt's."""
 SHAPES = (8, 16, 24, 32, 40)
-
-
-def key(*parts: int | str) -> int:
-    """A seed of 63 bits that depends on every part."""
-    digest = blake2b(digest_size=8)
-    for part in parts:
-        data = str(part).encode()
-        digest.update(f"{'s' if isinstance(part, str) else 'i'}{len(data)}:".encode() + data)
-    return int.from_bytes(digest.digest(), "big") >> 1
 
 
 def units(texts: list[Answer], width: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 NEW = {"t": 4, "s": 4, "j": 12}
 HEARS = "{{ one.text }}={{ other.text }}={{ prompt }}"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The mesh's agents compute with one thread, so the plain loop does too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def saved(folder: Path) -> list[dict[str, str]]:

@@ -73,14 +73,6 @@ class Judged(Both):
         return plain
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def both_sides(name, folder):
     teachers, special, stream, objective, plain = CASES[name]
     both = Judged(folder, teachers, special, objective, plain)
