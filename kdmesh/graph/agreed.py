@@ -6,13 +6,17 @@ says so (`generated_by`), with the prompts and the period, which follow from the
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.sources import written_before
 from kdmesh.spec import MeshSpec, MetricRef, SamplingSpec, StreamSpec
 from kdmesh.spec.data import SPLITS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kdmesh.graph.plan import Plan
     from kdmesh.plugins import Registry
 
@@ -98,16 +102,17 @@ def refuse_agreed(plan: Plan, registry: Registry) -> None:
                 raise MeshError(what, where=f"{where}.{field}", instead=OUT)
         if stream.rule is None:
             raise MeshError("nothing says how one text is made of several", where=where, instead="rule: vote")
-        _rule(stream, registry, f"{where}.rule")
-        _pairs(stream, registry, where)
+        at = partial(_at, plan, name)
+        _rule(stream, registry, at("rule"))
+        _pairs(stream, registry, at)
         if len(set(stream.consensus_of)) < len(stream.consensus_of):
-            raise MeshError("a stream is named twice", where=f"{where}.consensus_of", instead="each once")
+            raise MeshError("a stream is named twice", where=at("consensus_of"), instead="each once")
         if len(stream.consensus_of) == 1 and draws(plan.spec.streams[stream.consensus_of[0]]) == 1:
             what = f"{stream.consensus_of[0]!r} has one text of each prompt, so there is nothing to choose from"
-            raise MeshError(what, where=f"{where}.consensus_of", instead="several streams, or several `samples`")
-        _judged(stream, where)
+            raise MeshError(what, where=at("consensus_of"), instead="several streams, or several `samples`")
+        _judged(stream, at)
         for number, other in enumerate(stream.consensus_of):
-            refuse_read(plan, name, stream, other, f"{where}.consensus_of.{number}")
+            refuse_read(plan, name, stream, other, at(f"consensus_of.{number}"))
 
 
 def refuse_measured(plan: Plan, registry: Registry) -> None:
@@ -128,6 +133,11 @@ def refuse_measured(plan: Plan, registry: Registry) -> None:
             raise MeshError(what, where=where, instead=OUT)
 
 
+def _at(plan: Plan, name: str, field: str) -> str:
+    """Where in the file a field of a stream stands."""
+    return plan.at(f"streams.{name}.{field}")
+
+
 def _rule(stream: StreamSpec, registry: Registry, where: str) -> None:
     assert stream.rule is not None
     rule = stream.rule
@@ -146,37 +156,43 @@ def _rule(stream: StreamSpec, registry: Registry, where: str) -> None:
                 raise MeshError(what, where=at, instead="metric: numeric_answer")
 
 
-def _judged(stream: StreamSpec, where: str) -> None:
+def _judged(stream: StreamSpec, at: Callable[[str], str]) -> None:
     """Texts that are read beside the candidates are of others, each once: a verdict would count twice."""
     seen: dict[str, str] = {}
     for key, other in (stream.reads or {}).items():
         if other in (stream.consensus_of or ()):
             what = f"{other!r} is one of the streams that are chosen from, and would be read as what is said of them"
-            raise MeshError(what, where=f"{where}.reads.{key}", instead="a stream whose agent reads them, a judge's")
+            raise MeshError(what, where=at(f"reads.{key}"), instead="a stream whose agent reads them, a judge's")
         if other in seen:
             what = f"{other!r} is read as {seen[other]!r} already, and would count twice"
-            raise MeshError(what, where=f"{where}.reads.{key}", instead="the stream of another judge, or order")
+            raise MeshError(what, where=at(f"reads.{key}"), instead="the stream of another judge, or order")
         seen[other] = key
 
 
-def _pairs(stream: StreamSpec, registry: Registry, where: str) -> None:
+def _pairs(stream: StreamSpec, registry: Registry, at: Callable[[str], str]) -> None:
     """Where a rule says which text is better than which, and where it does not."""
     assert stream.rule is not None
     name, makes = stream.rule.name, registry.find("text_rules", stream.rule.name).pairs
     if not stream.pairs and makes == "only":
         what = f"rule {name!r} says which text is better than which, and one is learned of a stream without pairs"
-        raise MeshError(what, where=f"{where}.rule", instead="pairs: true, or best_of")
+        raise MeshError(what, where=at("rule"), instead="pairs: true, or best_of")
     if stream.pairs and not makes:
         fit = [one.name for one in registry.offers("text_rules") if one.pairs]
         what = f"rule {name!r} rejects none of the texts, so that there are no pairs"
-        raise MeshError(what, where=f"{where}.pairs", instead=f"a rule that does: {', '.join(fit)}")
+        raise MeshError(what, where=at("pairs"), instead=f"a rule that does: {', '.join(fit)}")
     if stream.pairs and stream.pairs is not True:
         what = f"rule {name!r} says which of the texts is chosen and which rejected, and no filter is asked"
-        raise MeshError(what, where=f"{where}.pairs", instead="pairs: true")
+        raise MeshError(what, where=at("pairs"), instead="pairs: true")
     for field in ("measured", "reward") if stream.pairs else ():
         if getattr(stream, field):
             what = f"these are pairs, of which `{field}` says nothing"
-            raise MeshError(what, where=f"{where}.{field}", instead="a stream of the same texts without `pairs`")
+            raise MeshError(what, where=at(field), instead="a stream of the same texts without `pairs`")
+
+
+def _learned(plan: Plan) -> set[str]:
+    """The streams that are learned, and those that are read to write these."""
+    learned = {edge.stream for edge in plan.edges}
+    return learned.union(*(written_before(plan.spec, name) for name in learned))
 
 
 def refuse_read(plan: Plan, name: str, stream: StreamSpec, other: str, at: str) -> None:
@@ -194,7 +210,7 @@ def refuse_read(plan: Plan, name: str, stream: StreamSpec, other: str, at: str) 
     if read.mix is not None:
         what = f"given texts are mixed into {other!r}, so that some of its steps have none that were written"
         raise MeshError(what, where=at, instead="a stream without `mix`")
-    if read.refresh == ONCE:
+    if read.refresh == ONCE or name not in _learned(plan):  # what is measured alone is written at the end, in one go
         return
     assert stream.generated_by is not None
     own, theirs = stream.refresh or "step", read.refresh or "step"

@@ -153,7 +153,7 @@ def test_signs_of_a_template_that_its_agent_does_not_know_are_counted() -> None:
     found = examine(make_plan(parse(fields), registry()))
     prompt = found.table.x[int(found.streams["judge"].rows[0])]
     (told,) = (note for note in found.notes if note.startswith("streams.judge.template: "))
-    unknown, whole = len("Is  right?"), len("Is  right?") + len(prompt.asks())
+    unknown, whole = len("Is  right?"), 1 + len("Is  right?") + len(prompt.asks())  # one begins every text
     assert f"{unknown} of the {whole} tokens that t is asked of {prompt.at}" in told
     assert told.endswith("beside what it reads, are unknown to its tokenizer")
 

@@ -208,6 +208,14 @@ def test_what_cannot_be_is_refused(fields: dict[str, Any], where: str, what: str
     assert caught.value.where == where and what in caught.value.what and caught.value.instead
 
 
+def test_students_that_debate_anew_each_epoch_are_measured_beside_too() -> None:
+    """What a debater votes with itself is written at the end alone: its many draws are no matter of epochs."""
+    summary = run_once(Request(parse(debate()), "inline"))[0]
+    assert summary["streams"]["debate"]["kept"] > 0
+    measured = {"debate", "debate.vote", *(f"debate.self.{one}" for one in "tus")}
+    assert {*summary["texts"]} == measured and all(one["validation"] for one in summary["texts"].values())
+
+
 def test_star_starts_from_its_base_and_asks_with_a_hint() -> None:
     fields = read_mesh("star").dump()
     spec = draw(parse(fields), registry())

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kdmesh.spec import FilterRef, ObjectiveRef
 
 OTHERS, OWN = "{{ others }}", re.compile(r"\bown\b")
-STREAM = {"prompts": "stream", "generated_by": "debaters"}
+STREAM = {"prompts": "stream", "generated_by": "debaters", "consensus_of": "debaters"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Debate:
         winner = self.teach == "winner"
         if winner or measured or self.teach == "transcript":
             name, more = ("debate", learned) if winner else ("debate.answer", {})
-            last = canvas.stream(name, {"consensus_of": turns[-1], **closed, **more})
+            last = canvas.stream(name, {"consensus_of": turns[-1], **closed, **more}, STREAM)
         if self.teach == "transcript":
             rule = {"joined": {"between": self.between}}
             last = canvas.stream(
@@ -93,7 +93,7 @@ class Debate:
             )
         if self.teach == "pairs":
             made = {"consensus_of": every, "rule": self.pairs, "pairs": True}
-            last = canvas.stream("debate", {**made, **learned}, {"rule": "pairs"})
+            last = canvas.stream("debate", {**made, **learned}, {**STREAM, "rule": "pairs"})
         if measured:
             self._compare(canvas, debaters, turns[0], common)
         self._practise(canvas, [name for name in debaters if name not in students])
