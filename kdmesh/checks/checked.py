@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from kdmesh.hosts.compression.pruning import Pruned
     from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.hosts.rehearsal import Kind
     from kdmesh.hosts.standing import Given
@@ -29,6 +30,7 @@ class Checked:
     reading: Preprocessor
     left_out: torch.Tensor | None = None
     parameters: dict[str, int] = field(default_factory=dict)
+    pruned: dict[str, Pruned | None] = field(default_factory=dict)  # what pruning left, by the weights' owner
     held: dict[str, tuple[int, int]] = field(default_factory=dict)  # bytes by owner: of weights, of those that train
     shapes: dict[tuple[str, str], torch.Size] = field(default_factory=dict)
     statistics: dict[tuple[str, str], torch.Size] = field(default_factory=dict)  # whole, of signals of no samples

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import use_plugins_dir
 from kdmesh.cli.predict import add_columns, add_folder, progress, read_inputs
-from kdmesh.errors import MeshError, printable
+from kdmesh.errors import MeshError, nearest, printable
 
 if TYPE_CHECKING:
     from kdmesh.inference.export.exporting import Exported
@@ -23,16 +23,21 @@ def add(commands: Any) -> None:
         "compare the file with the agent; with --data also score both. Where they differ by more than --tolerance "
         "nothing is written."
     )
-    command = commands.add_parser("export", help="write a trained agent as ONNX or torch.export", description=about)
+    brief = "write a trained agent as ONNX, of 8 bits too, or torch.export"
+    command = commands.add_parser("export", help=brief, description=about)
     add_folder(command)
-    command.add_argument("--to", metavar="FORM", required=True, help="onnx, or torch_export")
+    command.add_argument(
+        "--to", metavar="FORM", required=True, help="onnx, int8, torch_export; of language models gguf, ollama"
+    )
     command.add_argument("-o", "--out", metavar="FOLDER", help="where to (default: DIR/FORM)")
     command.add_argument(
         "--tolerance",
         metavar="X",
         type=_tolerance,
-        help="how far a logit or value may be from the agent's (default: 0.0001)",
+        help="how far a logit or value may be from the agent's (default: 0.0001; int8: any, with --data)",
     )
+    command.add_argument("--llama-cpp", metavar="DIR", help="gguf, ollama: a checkout of llama.cpp, which converts")
+    command.add_argument("--numbers", metavar="TYPE", help="gguf, ollama: f16 (the default), f32, bf16 or q8_0")
     command.add_argument("--data", metavar="FILE", help="score the file and the agent on these labelled samples")
     command.add_argument("--label", metavar="COLUMN", help="their column of labels, where it is called otherwise")
     add_columns(command, "text", "pair")
@@ -51,21 +56,56 @@ def execute(args: argparse.Namespace) -> int:
     use_plugins_dir(args)
     if args.data is None and (odd := next((one for one in ("label", "text", "pair") if getattr(args, one)), None)):
         raise MeshError("it names a column of --data, and there is none", where=f"--{odd}", instead="--data FILE")
-    from kdmesh.inference.export import exporting, forms
+    from kdmesh.inference.export import exporting, forms, gguf
     from kdmesh.inference.trained import Trained
 
+    if args.to in gguf.FORMS:
+        return _gguf(args)
+    if odd := next((one for one in ("llama_cpp", "numbers") if getattr(args, one) is not None), None):
+        flag = f"--{odd.replace('_', '-')}"
+        raise MeshError(f"it is for {' and '.join(gguf.FORMS)}", where=flag, instead="leave it out")
     form = forms.form_of(args.to)
     form.refuse()
     trained = Trained.read(args.folder, code=not args.no_code)
     inputs = None if args.data is None else read_inputs(args, trained, "--data")
     told, end = progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None)
-    tolerance = exporting.TOLERANCE if args.tolerance is None else args.tolerance
     folder = Path(args.out) if args.out is not None else Path(args.folder) / form.name
     try:
-        found = exporting.export(trained, form, folder, tolerance, inputs, args.label, told)
+        found = exporting.export(trained, form, folder, args.tolerance, inputs, args.label, told)
     finally:
         end()
     _print(found, form.title)
+    return 0
+
+
+def _gguf(args: argparse.Namespace) -> int:
+    """The same of a language model, by the converter of llama.cpp."""
+    from kdmesh.inference.export import gguf
+    from kdmesh.inference.trained import Trained
+
+    if args.no_code:
+        what = "the converter of llama.cpp is a program, which would be run"
+        raise MeshError(what, where="--no-code", instead="--to onnx, or without --no-code")
+    if args.data is not None:
+        what = "samples are scored by agents that answer once for each, and this one writes"
+        raise MeshError(what, where="--data", instead="leave it out; the served file is compared with the agent")
+    numbers = args.numbers or gguf.TYPES[0]
+    if numbers not in gguf.TYPES:
+        raise MeshError(f"found {numbers!r}", where="--numbers", instead=nearest(numbers, gguf.TYPES, "types"))
+    trained = Trained.read(args.folder)
+    folder = Path(args.out) if args.out is not None else Path(args.folder) / args.to
+    found = gguf.export(trained, args.to, folder, args.llama_cpp, numbers, args.tolerance)
+    record, compared = found.record, found.record["compared"]
+    size = (found.folder / record["file"]).stat().st_size
+    print(f"{record['agent']} as {gguf.FORMS[args.to]}: {found.folder / record['file']}, {_bytes(size)}, {numbers}")
+    if compared["served"]:
+        lengths = " and ".join(map(str, compared["lengths"]))
+        print(f"  served: largest difference of a log-probability {compared['largest_difference']:.1e}")
+        print(f"  (after texts of {lengths} tokens)")
+    else:
+        print(f"  not served, and so not compared: {compared['why']}")
+    if args.to == "ollama":
+        print(f"  ollama create NAME -f {found.folder / gguf.MODELFILE}")
     return 0
 
 

@@ -21,6 +21,7 @@ from kdmesh.checks import (
     merging,
     private,
     prompts,
+    pruned,
     served,
     texts,
     unanswered,
@@ -41,8 +42,9 @@ from kdmesh.graph.idle import idle, untaught
 from kdmesh.graph.unkept import unkept
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard, making, parameters
+from kdmesh.hosts.compression.pruning import Pruned, pruned_of
 from kdmesh.hosts.modes import held
-from kdmesh.hosts.modules import build, load_weights, origin, output
+from kdmesh.hosts.modules import build, origin, output
 from kdmesh.hosts.preprocessing import Preprocessor
 from kdmesh.hosts.rehearsal import kinds_of, rehearse
 from kdmesh.hosts.source import Source
@@ -97,7 +99,10 @@ def check(plan: Plan) -> list[str]:
         parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
         lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
     lines += _prepared(table)
-    lines += [f"agent {name}: {count:,} parameters" for name, count in found.parameters.items()]
+    lines += [
+        f"agent {name}: {count:,} parameters{pruned.told(found.pruned.get(plan.owner[name]))}"
+        for name, count in found.parameters.items()
+    ]
     lines += [*texts.told(plan, found), *texts.crossings(plan, found)]
     lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items() if tap]
     lines += [f"note: {text}" for text in found.notes]
@@ -250,6 +255,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     states: dict[str, dict[str, str]] = {}
     drawn: dict[str, tuple[list[str] | None, int]] = {}
     gives: dict[str, Given] = {}
+    smaller: dict[str, Pruned | None] = {}
     complaints: dict[str, dict[int, str]] = {}
     for agent in _ordered(plan):
         spec, owner = plan.spec.agents[agent], plan.owner[agent]
@@ -263,6 +269,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             layers[EXIT], written[EXIT] = spec.exit, f"agents.{agent}.exit"
         trains = lonely.trains(plan, agent)
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}{trains}"
+        key += f"{plan.spec.agents[owner].prune!r}{plan.spec.agents[owner].quantize}"
         key += f"{found.reading.inputs.get(agent, '')}{plan.task_of(agent).name}"  # who only writes has another head
         if key not in sizes or layers or spec.ema is not None or agent in makers:
             module, parts, x = _light(plan, owner, agent, found, modules)
@@ -290,6 +297,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
                 found.softmaxes.add(agent)
             width = logits.hidden.shape[1] if isinstance(logits, FactoredLogits) else 0
             count = sum(parameter.numel() for parameter in module.parameters())
+            smaller[key] = pruned_of(module)
             unused.averaged(plan, found, agent, module)
             sizes[key] = count, logits.shape, width, kinds_of(module.parameters()), _held(module)
             gives[key] = Given(logits.shape[1:], logits.dtype, _rows_of(module, layers.get(EXIT, "")))
@@ -298,11 +306,13 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             _made(plan, agent, values, logits, (module, x, tuple(spec.taps)), found)
             complaints[key] = _complaints(plan, found, agent, module, parts, x.device) if trains else {}
         found.outputs[agent] = gives[key]
+        found.pruned[owner] = smaller[key]
         found.parameters[agent], shape, found.widths[agent], found.kinds[owner], found.held[owner] = sizes[key]
         found.states[owner] = states[key]
         lonely.refuse(plan, found, agent, complaints[key])
         if drawn[key][0] == []:
             found.whole.add(owner)
+        pruned.refuse_drawn(plan, owner, *drawn[key], modules)
         if agent == owner and owner not in modules:
             untrained.tell(plan, found, owner, *drawn[key])
         if plan.task_of(agent).outputs == "vocabulary":
@@ -660,5 +670,4 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dic
         unanswered.watched(plan, found, train.watches.metric, where)
     path = plan.spec.agents[origin(plan, owner)].weights
     if path is not None:
-        module = build(plan, owner, found.reading, registry(), modules, "cpu")
-        load_weights(module, path, f"agents.{owner}.weights")
+        build(plan, owner, found.reading, registry(), modules, "cpu")

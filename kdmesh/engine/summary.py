@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.checks import pruned
 from kdmesh.engine import notes, texts
 from kdmesh.graph.roles import TAUGHT, teachers_of
 from kdmesh.plugins import registry
@@ -62,6 +63,7 @@ def summarise(
                 "teachers": teachers_of(plan, name),
                 "best_teacher": own_best(plan, agents, run.roles, name),
                 "parameters": described[name]["parameters"],
+                **pruned.counts(run.checked.pruned.get(plan.owner[name])),
                 "metrics": metrics,
                 "weights_sha256": described[name]["weights_sha256"],
                 "latency_ms": described[name]["latency_ms"],

@@ -44,6 +44,12 @@ if TYPE_CHECKING:
 HOST = "trial"
 FLOWS = 1000  # a mesh with more is not tried: to build each loss and compute it takes as long as the run's first step
 VALUES = 2**21  # numbers of one batch's outputs and layers, in all, up to which it has its own size
+PLAIN: dict[str, Any] = {
+    "weights": None,
+    "init_of": None,
+    "prune": [],
+    "quantize": None,
+}  # of a stand-in, which has no weights of these
 STEPS = 2
 TEXTS = 3  # samples of a batch of texts
 WIDE = 2**24  # logits of such a batch beyond which nothing is tried: the losses alone take seconds
@@ -133,9 +139,7 @@ def _small(plan: Plan, rows: int | None) -> Plan:
         return {"batch_size": own if rows is None else min(rows, own), "forward_size": None}
 
     agents = {
-        name: agent.model_copy(
-            update={"weights": None, "init_of": None, "train": agent.train.model_copy(update=size(name))}
-        )
+        name: agent.model_copy(update={**PLAIN, "train": agent.train.model_copy(update=size(name))})
         for name, agent in plan.spec.agents.items()
     }
     common = {"agents": agents, "train": plan.spec.train.model_copy(update=size(""))}

@@ -229,6 +229,13 @@ def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: s
             where=f"{where}.{given[-1]}",
             instead=f"one of: {', '.join(OWN)}",
         )
+    followed = None if agent.ema is None else plan.spec.agents[plan.owner[agent.ema.of]]
+    if followed is not None and agent.model is not None and (field := _set(followed, "prune", "quantize")):
+        what = f"{name} has a model of its own, to which the `{field}` of the weights that it follows is not done"
+        raise MeshError(what, where=f"{where}.model", instead=f"{OUT}: it then has theirs")
+    if agent.quantize is not None and plan.task_of(name).outputs == "vocabulary":
+        what = f"{name} is a language model, whose last layer is read past its rounding"
+        raise MeshError(what, where=f"{where}.quantize", instead=f"{OUT}; files of GGUF have few bits too")
     if agent.prepare is not None:
         _prepares(plan, name, f"{where}.prepare")
     _still(plan, registry, name, agent, where)

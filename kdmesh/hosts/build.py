@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from functools import partial
 from itertools import count
@@ -18,7 +17,7 @@ from kdmesh.hosts import asking, endpoints, guard, making, parameters, side_inpu
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus, numbers, refuse_made
 from kdmesh.hosts.local_weights import LocalWeights
-from kdmesh.hosts.modules import build, load_weights, origin, plain_module
+from kdmesh.hosts.modules import build
 from kdmesh.hosts.unbuilt_weights import unbuilt
 from kdmesh.hosts.unread_weights import UnreadWeights, may_wait
 from kdmesh.hosts.weights import Weights
@@ -43,15 +42,9 @@ if TYPE_CHECKING:
 def weights(host: HostState, owner: str) -> Weights:
     """A set of weights, as it begins: seeded, read from a file, or like those that it starts like."""
     spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
-    given = host.config.modules
     if (unread := _unread(host, owner)) is not None:
         return unread
-    module = build(host.plan, owner, host.reading, host.registry, given, settings.device)
-    first = origin(host.plan, owner)
-    if (path := host.plan.spec.agents[first].weights) is not None:
-        load_weights(module, path, f"agents.{owner}.weights")
-    elif first != owner and first in given:
-        module.load_state_dict(plain_module(copy.deepcopy(given[first])).state_dict())
+    module = build(host.plan, owner, host.reading, host.registry, host.config.modules, settings.device)
     if (served := endpoints.weights(host, owner, module)) is not None:
         return served
     weights = LocalWeights(owner, module, settings, spec.ema)
@@ -64,6 +57,8 @@ def weights(host: HostState, owner: str) -> Weights:
 def _unread(host: HostState, owner: str) -> Weights | None:
     """Frozen weights that may stay in their file, since the store may have all that their agents say; else None."""
     spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
+    if spec.prune or spec.quantize:
+        return None  # what it computes with is not what its file has
     there = spec.weights is not None and spec.update == "frozen" and owner not in host.config.modules
     if host.reading.texts:
         return unbuilt(host, owner)

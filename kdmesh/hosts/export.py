@@ -167,7 +167,7 @@ def _sources(host: HostState, agent: str) -> list[Path]:
     plan, owner = host.plan, host.plan.owner[agent]
     spec, module = plan.spec.agents, host.agents[agent].module
     frozen = owner not in plan.trainable and spec[owner].ema is None and owner not in host.config.modules
-    if not frozen or spec[agent].saved == "copy":
+    if not frozen or spec[agent].saved == "copy" or spec[owner].prune:
         return []
     weights = spec[origin(plan, owner)].weights
     own: Any = getattr(module, "sources", None)
@@ -221,6 +221,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         **_measured(host, agent),
         "model": _built_by(host, agent, own),
         "module": f"{type(module).__module__}:{type(module).__qualname__}",
+        **({"quantize": rounds} if (rounds := _rounds(host, agent)) else {}),
         "exit": spec.exit,
         "input_shape": [] if host.reading.texts else list(host.reading.shape(agent)),
         "classes": classes,
@@ -239,6 +240,13 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         **({"max_length": host.reading.encoder(agent).max_length} if host.reading.texts else {}),
         **({"adapted": module.adapted} if getattr(module, "adapted", None) else {}),
     }
+
+
+def _rounds(host: HostState, agent: str) -> str | None:
+    """To what an agent rounds, as its weights' owner says, or whom that one follows."""
+    agents = host.plan.spec.agents
+    owner = agents[host.plan.owner[agent]]
+    return (agents[host.plan.owner[owner.ema.of]] if owner.ema is not None and owner.model is None else owner).quantize
 
 
 def _built_by(host: HostState, agent: str, own: bool) -> Any:

@@ -15,6 +15,7 @@ from torch import nn
 from kdmesh.errors import MeshError
 from kdmesh.files import CONFIG, OURS, RULE, WEIGHTS, found_at, link_outside, read, reason
 from kdmesh.hosts.bounds import bounded
+from kdmesh.hosts.compression.int8 import quantize
 from kdmesh.hosts.modules import read_weights, refuse_weights
 from kdmesh.hosts.references import follow
 from kdmesh.hosts.saved_rules import load_rule
@@ -52,6 +53,7 @@ class Config(BaseModel):
     model: dict[str, Any] | str | None
     task: str = DEFAULT_TASK
     module: str = ""
+    quantize: Literal["int8"] | None = None
     exit: str | None = None
     input_shape: list[int] = []
     classes: int = 0
@@ -114,6 +116,8 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
             module = (AtExit(module, config.exit) if config.exit else module).eval()
             if config.scale is not None and not (root / SETTINGS).is_file():  # else it is scaled before it is prepared
                 scale(module, config.scale["divided_by"])
+        if config.quantize is not None:
+            quantize(module)
         headers = [in_header(file) for file in elsewhere or sorted(root.glob("*.safetensors"))]
         records = next((one for one in headers if one is not None), config.learned_from)
         carry(module, records)  # a mesh that it is given to looks there

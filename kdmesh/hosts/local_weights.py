@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdmesh.errors import MeshError
 from kdmesh.hosts import modes
+from kdmesh.hosts.compression.pruning import left_of
 from kdmesh.hosts.fused import kernel_of
 from kdmesh.hosts.optimizers import make_optimizer, make_schedule
 from kdmesh.hosts.unmoved import Buffers
@@ -32,6 +33,7 @@ class LocalWeights(Weights):
         self.updates = 0
         self.moved: bool | None = None  # whether any of these updates changed a weight; None: none was made here
         self.pending = False  # gradients are accumulating for the next update
+        self._pruned = [(one, mask.to(one.device)) for one, mask in left_of(module)]
         self.optimizer: torch.optim.Optimizer | None = None
         self.schedule: Any = None
         self.parameters: list[nn.Parameter] = []
@@ -73,6 +75,9 @@ class LocalWeights(Weights):
         before = None if self.moved else self._norms()
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
+        for parameter, mask in self._pruned:
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
         if self._late:
@@ -88,6 +93,7 @@ class LocalWeights(Weights):
             self.optimizer.step()
         else:
             self._kernel(gradients)  # type: ignore[arg-type]  # none is None
+        self._stay_pruned()
         if self.schedule is not None:
             self.schedule.step()
         self.updates += 1
@@ -114,6 +120,12 @@ class LocalWeights(Weights):
         self.pending = False
         return False
 
+    @torch.no_grad()
+    def _stay_pruned(self) -> None:
+        """Put back the zeros: gradients of what was pruned are 0, but not every update is of each weight by itself."""
+        for parameter, mask in self._pruned:
+            parameter.mul_(mask)
+
     def _norms(self) -> list[float]:
         """A number for every trained weight that changes where the weight does."""
         trained = [parameter.detach() for parameter in self.module.parameters() if parameter.requires_grad]
@@ -134,6 +146,7 @@ class LocalWeights(Weights):
                 mine.mul_(decay).add_(theirs, alpha=1 - decay)
             else:
                 mine.copy_(theirs)
+        self._stay_pruned()
 
     def state(self) -> dict[str, Tensor]:
         """A private copy of the module's state, on the CPU."""
@@ -142,6 +155,7 @@ class LocalWeights(Weights):
     def load(self, state: dict[str, Tensor]) -> None:
         """Take such a state."""
         self.module.load_state_dict(state)
+        self._stay_pruned()
 
     def progress(self) -> tuple[dict[str, Any], dict[Keep, Tensor]]:
         """Counts, the optimiser's and schedule's state, and gradients where an accumulation is under way."""

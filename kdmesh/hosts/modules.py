@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import is_zipfile
@@ -16,6 +17,8 @@ from kdmesh.graph.language_models import needed
 from kdmesh.hosts import guard
 from kdmesh.hosts.bounds import bounded
 from kdmesh.hosts.compiler import spare_compiler
+from kdmesh.hosts.compression.int8 import quantize
+from kdmesh.hosts.compression.pruning import pruned
 from kdmesh.hosts.scaled import unscale
 from kdmesh.imports import maker
 from kdmesh.signals.lazy import Lazy
@@ -66,13 +69,47 @@ def build(
     modules: dict[str, nn.Module],
     device: str = "cpu",
 ) -> nn.Module:
-    """Return the module of a weights' owner, seeded, on a device (`meta` allocates nothing)."""
+    """Return the module of a weights' owner on a device, as it begins: seeded, read from a file, pruned.
+
+    `meta` allocates nothing.
+    """
     spare_compiler()
+    spec = plan.spec.agents[agent]
+    first = origin(plan, agent)
+    path = None if device == "meta" else plan.spec.agents[first].weights
+    if spec.ema is not None and spec.model is None and agent not in modules:
+        module = build(plan, plan.owner[spec.ema.of], reading, registry, modules, device)
+        if spec.weights is None:
+            return module
+    else:
+        module = _plain(plan, agent, reading, registry, modules, device)
+    if path is not None:
+        load_weights(module, path, f"agents.{agent}.weights")
+    elif first != agent and first in modules and device != "meta":
+        module.load_state_dict(plain_module(copy.deepcopy(modules[first])).state_dict())
+    if spec.prune:
+        drawn = getattr(module, "drawn", ()) if path is None else ()
+        place = torch.device(device if device == "meta" else "cpu")
+        with refused_at(f"agents.{agent}"), guard.seeded(seed_of(plan, agent)), place:
+            pruned(module, spec.prune, drawn)
+    if spec.quantize is not None:
+        with refused_at(f"agents.{agent}.quantize"):
+            quantize(module)
+    return module.to(device)
+
+
+def _plain(
+    plan: Plan,
+    agent: str,
+    reading: Preprocessor,
+    registry: Registry,
+    modules: dict[str, nn.Module],
+    device: str,
+) -> nn.Module:
+    """The module of a model, or of what Python gave, on a device."""
     spec, labels = plan.spec.agents[agent], known_classes(plan, agent, reading.table)
     if agent in modules:
         return unscale(plain_module(copy.deepcopy(modules[agent]))).to(device)
-    if spec.ema is not None and spec.model is None:
-        return build(plan, plan.owner[spec.ema.of], reading, registry, modules, device)
     where = f"agents.{agent}.model"
     if spec.model is None:
         raise MeshError("this agent has no model", where=where, instead="model: {mlp: {hidden: [64]}}")
@@ -97,6 +134,16 @@ def build(
             instead="something that makes an nn.Module",
         )
     return module if device == "meta" else module.to(device)
+
+
+@contextmanager
+def refused_at(where: str) -> Iterator[None]:
+    """What is refused meanwhile is refused at this place of the file."""
+    try:
+        yield
+    except MeshError as error:
+        error.where = f"{where}.{error.where}" if error.where else where
+        raise
 
 
 def known_classes(plan: Plan, agent: str, table: Table) -> list[int] | None:

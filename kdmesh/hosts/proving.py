@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdmesh.files import WEIGHTS
 from kdmesh.hosts import loading
 from kdmesh.hosts.agent import reseed
+from kdmesh.hosts.compression.int8 import exact
 from kdmesh.hosts.looked_up import lacking, looks_up
 from kdmesh.hosts.modules import output
 from kdmesh.hosts.precision import cast
@@ -38,7 +39,8 @@ def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], hom
     own: Any = getattr(one.module, "proven", None)
     if own is not None and home is None:
         encoded = host.reading.encoded(agent, rows)
-        found: Comparison = own(root, host.reading.encoder(agent), host.reading.given(agent, rows), encoded)
+        with exact(one.module):  # other software reads whole weights, and rounds nothing
+            found: Comparison = own(root, host.reading.encoder(agent), host.reading.given(agent, rows), encoded)
         return found
     if own is None and (host.reading.texts or not loading.loadable(host.reading.model(agent))):
         return _files(root, state)

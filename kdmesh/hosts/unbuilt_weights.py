@@ -18,7 +18,7 @@ from kdmesh.files import sha256 as sum_of
 from kdmesh.hosts import modes
 from kdmesh.hosts.identity import Unknown, code, digest
 from kdmesh.hosts.local_weights import LocalWeights
-from kdmesh.hosts.modules import build, known_classes, load_weights, seed_of
+from kdmesh.hosts.modules import build, known_classes, seed_of
 from kdmesh.text.source import files_read
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def sign(host: HostState, owner: str) -> str:
     if owner in writers:  # who writes asks the module itself
         return ""
     files = files_read(model.config)
-    if files is None or not (files or spec.weights):
+    if files is None or not (files or spec.weights) or spec.prune or spec.quantize:
         return ""
     try:
         return digest({
@@ -123,13 +123,10 @@ def unbuilt(host: HostState, owner: str) -> UnbuiltWeights | None:
     known = shelf.store.recall(made_of)
     if known is None or not {WEIGHTS, MODULE} <= known.keys():
         return None
-    spec, settings = host.plan.spec.agents[owner], host.plan.train(owner)
+    settings = host.plan.train(owner)
 
     def make() -> nn.Module:
-        module = build(host.plan, owner, host.reading, host.registry, host.config.modules, settings.device)
-        if spec.weights is not None:
-            load_weights(module, spec.weights, f"agents.{owner}.weights")
-        return module
+        return build(host.plan, owner, host.reading, host.registry, host.config.modules, settings.device)
 
     module = build(host.plan, owner, host.reading, host.registry, host.config.modules, "meta").eval()
     return UnbuiltWeights(owner, module.requires_grad_(False), settings, known, make)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from kdmesh.spec.base import MOST, GateRef, ModelRef, Strict, ViewRef
 from kdmesh.spec.prepare import PrepareSpec, refuse_twice
+from kdmesh.spec.prune import PruneSpec
 from kdmesh.spec.train import TrainOverride
 
 
@@ -69,6 +70,14 @@ class AgentSpec(Strict):
     update: Literal["grad", "frozen", "merged"] | EmaUpdate = Field(
         "grad", description="grad, frozen, merged (flows `as: weights` alone change them) or {ema: {of: agent}}"
     )
+    prune: list[PruneSpec] = Field(
+        default_factory=list, description="what is taken out of its initial weights before it trains, in this order"
+    )
+    quantize: Literal["int8"] | None = Field(
+        None,
+        description="learn and answer with linear layers and embeddings rounded to 8 bits, as `kdmesh export --to "
+        "int8` has them; what is saved is whole",
+    )
     gate: GateRef | None = Field(None, description="says in each step whether the weights are updated at all")
     saved: Literal["reference", "copy"] | None = Field(
         None,
@@ -104,11 +113,28 @@ class AgentSpec(Strict):
     def _nothing(cls, value: Any) -> Any:
         return {} if value is None else value
 
+    @field_validator("prune", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("prune")
+    @classmethod
+    def _zeros_last(cls, value: list[PruneSpec]) -> list[PruneSpec]:
+        if any(one.magnitude is not None for one in value[:-1]):
+            raise ValueError("`magnitude` comes last, and once: zeros are of the weights that are left")
+        return value
+
     @model_validator(mode="after")
     def _own_samples(self) -> Self:
         if self.prepare is not None and (self.weights_of is not None or self.ema is not None):
             raise ValueError(
                 "`prepare` is of an agent with weights of its own; whoever shares or follows them sees the same"
+            )
+        changed = "prune" if self.prune else "quantize" if self.quantize else ""
+        if changed and (self.weights_of is not None or self.ema is not None):
+            raise ValueError(
+                f"`{changed}` is of an agent with weights of its own: whoever shares or follows them has it too"
             )
         refuse_twice(self.prepare)
         return self

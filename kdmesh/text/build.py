@@ -14,7 +14,7 @@ from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SINGLE, Head, head_of, p
 from kdmesh.text.lists import ListModel
 from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
 from kdmesh.text.model import TextModel
-from kdmesh.text.probes import is_causal, sees_later, unmasked
+from kdmesh.text.probes import is_causal, recompute, sees_later, unmasked
 from kdmesh.text.source import (
     attention_exists,
     folder_of,
@@ -218,12 +218,8 @@ def _dressed(
     base = "" if path is None else path if folder is None else folder.resolve().name  # no path of this machine
     licence = licence_of(path) if path is not None and folder is not None else None
     if gradient_checkpointing:
-        enable = (
-            getattr(net, "activation_checkpointing_enable", None) or net.gradient_checkpointing_enable
-        )  # its old name
         try:
-            enable({"use_reentrant": False})
-            net.disable_input_require_grads()  # which only the other kind needs
+            recompute(net)
         except ValueError as error:
             where = "model.hf.gradient_checkpointing"
             raise MeshError(f"{net.config.model_type}: {error}", where=where, instead="false") from None

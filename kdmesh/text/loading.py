@@ -156,14 +156,14 @@ def reorder(model: PreTrainedModel, order: list[int]) -> None:
             parameter.copy_(parameter[order].clone())
 
 
-def keep_config(config: PreTrainedConfig, layers: list[int]) -> PreTrainedConfig:
-    """The configuration of a model that has only these layers of another."""
+def keep_config(config: PreTrainedConfig, layers: list[int], where: str = "model.hf.layers") -> PreTrainedConfig:
+    """The configuration of a model that has only these layers of another; ``where``: what says so."""
     count = config.num_hidden_layers
     for layer in layers:
         if layer >= count:
             raise MeshError(
                 f"there is no layer {layer}: the model has {count}, counted from 0",
-                where="model.hf.layers",
+                where=where,
                 instead=f"numbers from 0 to {count - 1}",
             )
     kept = copy.deepcopy(config)
@@ -174,18 +174,20 @@ def keep_config(config: PreTrainedConfig, layers: list[int]) -> PreTrainedConfig
     return kept
 
 
-def keep_layers(model: PreTrainedModel, layers: list[int], how: dict[str, Any]) -> PreTrainedModel:
-    """A model of chosen layers of another, with its embeddings, its pooler and its head."""
+def keep_layers(
+    model: PreTrainedModel, layers: list[int], how: dict[str, Any], where: str = "model.hf.layers"
+) -> PreTrainedModel:
+    """A model of chosen layers of another, with its embeddings, its pooler and its head; ``where``: what says so."""
     count = model.config.num_hidden_layers
     blocks = [name for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == count]
     if not blocks:
         raise MeshError(
             f"{model.config.model_type} has no list of {count} layers to choose from",
-            where="model.hf.layers",
+            where=where,
             instead="a configuration of its own: config: {model_type: ...}",
         )
     with quiet():
-        kept: PreTrainedModel = type(model)._from_config(keep_config(model.config, layers), **how)
+        kept: PreTrainedModel = type(model)._from_config(keep_config(model.config, layers, where), **how)
     state, prefix = model.state_dict(), f"{blocks[0]}."
 
     def origin(name: str) -> str:

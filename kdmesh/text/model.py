@@ -11,7 +11,7 @@ from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import FactoredLogits
 from kdmesh.streams.tokens import starts_of
 from kdmesh.text.heads import CAUSAL, USAGE, head_of
-from kdmesh.text.probes import is_projection, keeps_apart, takes_types
+from kdmesh.text.probes import is_projection, keeps_apart, recompute, takes_types, unmasked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,12 +59,30 @@ class TextModel(nn.Module):
         self.base, self.hub, self.licence, self.adapted = base, hub, licence, adapted
         self.drawn: list[str] = []
         self.source: Path | None = None
-        layers = net.config.num_hidden_layers
+        self._probes(net.config.num_hidden_layers)
+        self.projects = self.head == CAUSAL and is_projection(net)
+        self._apart: bool | None = None  # whether packed samples do not see each other: found out when there are some
+
+    def _probes(self, layers: int) -> None:
         self.hidden = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
         self.pooled = nn.ModuleList(nn.Identity() for _ in range(layers + 1))
         self.attention = nn.ModuleList(nn.Identity() for _ in range(layers))
-        self.projects = self.head == CAUSAL and is_projection(net)
-        self._apart: bool | None = None  # whether packed samples do not see each other: found out when there are some
+
+    def become(self, net: PreTrainedModel) -> None:
+        """Take a smaller network of the same kind in the place of this one, with what was set at its weights."""
+        trained = {name: one.requires_grad for name, one in self.net.named_parameters()}
+        for name, one in net.named_parameters():
+            one.requires_grad_(trained.get(name, True))
+        net.train(self.net.training)
+        again = getattr(self.net, "is_activation_checkpointing", None)  # of older ones, by its old name
+        if self.net.is_gradient_checkpointing if again is None else again:
+            recompute(net)
+        if self.head == CAUSAL:
+            unmasked(net)
+        self.net = net
+        self._probes(net.config.num_hidden_layers)
+        self.drawn = [name for name in self.drawn if name in dict(net.named_parameters())]
+        self.source = None
 
     @property
     def shapes_only(self) -> bool:

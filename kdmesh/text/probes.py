@@ -115,6 +115,13 @@ def unmasked(net: nn.Module) -> None:
             vars(module)["warn_if_padding_and_no_attention_mask"] = _silent
 
 
+def recompute(net: Any) -> None:
+    """Let a network recompute in the backward pass. ValueError where it cannot."""
+    enable = getattr(net, "activation_checkpointing_enable", None) or net.gradient_checkpointing_enable  # its old name
+    enable({"use_reentrant": False})
+    net.disable_input_require_grads()  # which only the other kind needs
+
+
 def _silent(*_args: Any, **_more: Any) -> None:
     """Say nothing."""
 

@@ -48,21 +48,26 @@ def export(
     trained: Trained,
     form: Form,
     folder: Path,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     inputs: Inputs | None = None,
     label: str | None = None,
     told: Callable[[int], None] = lambda done: None,
 ) -> Exported:
     """Write an agent in a form into ``folder``, compare it with the agent, and score both on labelled samples.
 
-    Nothing is left where it cannot be written, where a logit or value is further from the agent's than ``tolerance``,
-    or where the samples cannot be scored; an export that stands there already then stays. MeshError says why.
+    Nothing is left where it cannot be written, where a logit or value is further from the agent's than ``tolerance``
+    (1e-4 by default, of a form that rounds any), or where the samples cannot be scored; an export that stands there
+    already then stays. MeshError says why.
     """
     form.refuse()
+    if form.rounds and inputs is None and tolerance is None:
+        what = f"{form.title} rounds, and nothing would say how good it still is"
+        raise MeshError(what, where="--data", instead="--data FILE of labelled samples, or --tolerance X")
+    tolerance = TOLERANCE if tolerance is None and not form.rounds else tolerance
     graph = graph_of(trained).eval()
-    _refuse_folder(folder)
+    refuse_folder(folder)
     still = Settled(trained.module, trained.device, "fp32", trained.config.threads)
-    with _placed(folder) as draft, still:
+    with placed(folder) as draft, still:
         path = draft / form.file
         form.write(graph, path, trained.config.agent)
         with refused(f"{form.title} cannot run", trained.config.agent):
@@ -77,7 +82,7 @@ def export(
     return Exported(folder, record)
 
 
-def _refuse_folder(folder: Path) -> None:
+def refuse_folder(folder: Path) -> None:
     """An export is only ever put into the place of another one."""
     instead = "--out with a folder that is not there"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -91,7 +96,7 @@ def _refuse_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _placed(folder: Path) -> Iterator[Path]:
+def placed(folder: Path) -> Iterator[Path]:
     """A new folder, which takes its place once the block has ended; where that raises, nothing has changed."""
     draft = folder.with_name(f".{os.urandom(4).hex()}{DRAFT}")
     before = draft.with_name(f"{draft.name}.before")
@@ -109,7 +114,7 @@ def _placed(folder: Path) -> Iterator[Path]:
     shutil.rmtree(before, ignore_errors=True)
 
 
-def _compare(trained: Trained, graph: Graph, answers: Answers, form: Form, tolerance: float) -> dict[str, Any]:
+def _compare(trained: Trained, graph: Graph, answers: Answers, form: Form, tolerance: float | None) -> dict[str, Any]:
     """The largest difference from the agent in float32. MeshError where it is larger than is allowed."""
     module = trained.module.model if trained.is_text else trained.module
     worst, at, widths = 0.0, "", set()
@@ -127,8 +132,9 @@ def _compare(trained: Trained, graph: Graph, answers: Answers, form: Form, toler
         difference = float((found - wanted).abs().max())
         if math.isnan(difference) or difference > worst:
             worst, at = difference, f"batch of {rows}" + (f", {inputs[0].shape[1]} tokens" if widths else "")
-    if not worst <= tolerance:
-        what = f"{form.title} is {worst:.1e} from {trained.config.agent} ({at}), more than {tolerance:g}"
+    if math.isnan(worst) or (tolerance is not None and worst > tolerance):
+        more_than = "" if tolerance is None else f", more than {tolerance:g}"
+        what = f"{form.title} is {worst:.1e} from {trained.config.agent} ({at}){more_than}"
         more = "" if math.isnan(worst) else f"--tolerance {_above(worst):g}, where that is near enough, or "
         raise MeshError(what, where="--tolerance", instead=f"{more}another form")
     return {"batches": list(BATCHES), "lengths": sorted(widths), "largest_difference": worst}

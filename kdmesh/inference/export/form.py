@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 
 class Form(ABC):
-    """One form. ``file``: what the file is called; ``libraries``: what writes and runs it, beside torch."""
+    """One form. ``file``: what the file is called; ``libraries``: what writes and runs it, beside torch; ``rounds``: it
+    holds other numbers than the agent, so that only scores tell how near it is.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     file: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]] = ()
+    rounds: ClassVar[bool] = False
 
     @abstractmethod
     def write(self, graph: Graph, path: Path, who: str) -> None:

@@ -136,7 +136,7 @@ def graph_of(trained: Trained) -> Graph:
     who, root = trained.config.agent, str(trained.root)
     if trained.writes:
         what = f"{who} is a language model: only models that answer once for a sample are exported"
-        raise MeshError(what, file=root, where="task", instead="its folder itself: transformers reads it")
+        raise MeshError(what, file=root, where="task", instead="--to gguf or ollama; or its folder, for transformers")
     if trained.offer.rows != "samples" or trained.offer.labels == "relevance":
         what = f"{who} learned {trained.config.task}, and answers more than once for a sample"
         raise MeshError(what, file=root, where="task", instead="an agent that answers once for a sample")

@@ -1,0 +1,1 @@
+"""What makes a model smaller: what is pruned before it trains, and numbers that it is rounded to."""

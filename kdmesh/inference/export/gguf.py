@@ -1,0 +1,110 @@
+"""A language model as GGUF, by the converter of a checkout of llama.cpp that the user names; for Ollama, a Modelfile.
+
+The converter is the user's program: it is run as a process of its own, on the agent's folder. The file is then served
+on loopback, where `xllamacpp` is installed, and asked the same as the agent.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.files import REFERENCE, sha256, write, write_json
+from kdmesh.inference.export.exporting import RECORD, Exported, placed, refuse_folder
+from kdmesh.inference.export.llama_server import compared
+from kdmesh.inference.export.modelfile import modelfile
+
+if TYPE_CHECKING:
+    from kdmesh.inference.trained import Trained
+
+FORMS = {"gguf": "GGUF", "ollama": "GGUF for Ollama"}
+SCRIPT, FILE, MODELFILE = "convert_hf_to_gguf.py", "model.gguf", "Modelfile"
+TYPES = ("f16", "f32", "bf16", "q8_0")
+TOLERANCE = 0.5  # of a log-probability: llama.cpp rounds what it multiplies, too
+INSTEAD = f"--llama-cpp DIR, a checkout of llama.cpp: the folder that has {SCRIPT}"
+LONGEST = 200  # characters of what the converter says
+
+
+def export(
+    trained: Trained,
+    to: str,
+    folder: Path,
+    checkout: str | None,
+    numbers: str = TYPES[0],
+    tolerance: float | None = None,
+) -> Exported:
+    """Convert an agent's folder into ``folder``; ``to``: `gguf` or `ollama`. Nothing is left where that fails.
+
+    MeshError for an agent that is no language model, or has an adapter or weights elsewhere, where the converter is not
+    there or refuses, and where the file, served, is further from the agent than ``tolerance`` of a log-probability.
+    """
+    _refuse(trained)
+    script = _script(checkout)
+    refuse_folder(folder)
+    with placed(folder) as draft:
+        _convert(script, trained, draft / FILE, numbers)
+        if to == "ollama":
+            write(draft / MODELFILE, modelfile(trained, f"./{FILE}"))
+        found = compared(trained, draft / FILE, TOLERANCE if tolerance is None else tolerance)
+        record = {
+            "kdmesh_export": 1,
+            "format": to,
+            "file": FILE,
+            "agent": trained.config.agent,
+            "task": trained.config.task,
+            "numbers": numbers,
+            "made_from": {one.name: sha256(one) for one in sorted(trained.root.glob("*.safetensors"))},
+            "made_by": {SCRIPT: sha256(script)},
+            "files": {one.name: sha256(one) for one in sorted(draft.iterdir())},
+            "versions": {name: version(name) for name in ("kdmesh", "torch", "transformers")},
+            "compared": found,
+        }
+        write_json(draft / RECORD, record)
+    return Exported(folder, record)
+
+
+def _refuse(trained: Trained) -> None:
+    """Agents whose folder the converter cannot read as what was measured."""
+    who, root = trained.config.agent, str(trained.root)
+    if not trained.writes:
+        what = f"{who} learned {trained.config.task}, and GGUF is for language models here"
+        raise MeshError(what, file=root, where="task", instead="--to onnx or --to int8")
+    if trained.config.adapted == "prefix":
+        what = f"{who} is a model with a prefix beside it, which no file of GGUF has"
+        raise MeshError(what, file=root, where="model.hf.prefix", instead="low-rank updates (`lora`): they are merged")
+    if (trained.root / REFERENCE).is_file():
+        what = f"{who}'s weights stand elsewhere, and its folder refers to them"
+        raise MeshError(what, file=root, where=REFERENCE, instead="that folder, or a run with `saved: copy`")
+
+
+def _script(checkout: str | None) -> Path:
+    if checkout is None:
+        raise MeshError("GGUF is written by the converter of llama.cpp", where="--llama-cpp", instead=INSTEAD)
+    root = Path(checkout)
+    if not root.is_dir():
+        raise MeshError(f"there is no folder {root}", where="--llama-cpp", instead=INSTEAD)
+    if not (root / SCRIPT).is_file():
+        raise MeshError(f"{root} has no {SCRIPT}", where="--llama-cpp", instead=INSTEAD)
+    return root / SCRIPT
+
+
+def _convert(script: Path, trained: Trained, out: Path, numbers: str) -> None:
+    """Run the converter. MeshError with its own last words where it fails."""
+    words = [sys.executable, script.name, trained.root.resolve(), "--outfile", out.resolve(), "--outtype", numbers]
+    hidden = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    done = subprocess.run(
+        [*map(str, words)], cwd=script.parent, env=os.environ | hidden, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode == 0 and out.is_file():
+        return
+    said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()] or ["it says nothing"]
+    instead = "a newer checkout, or a model and tokenizer of an architecture that it knows"
+    if said[-1].startswith("ModuleNotFoundError"):
+        instead = "pip install what its requirements name"
+    what = f"{script.name} does not convert {trained.config.agent}: {said[-1][-LONGEST:]}"
+    raise MeshError(what, where="--llama-cpp", instead=instead)

@@ -1,0 +1,278 @@
+"""What is pruned is gone from the weights, computes as the whole would without it, and stays gone while it trains."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+import kdmesh
+from kdmesh.engine.check import check
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.errors import MeshError
+from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.compression.pruning import pruned, pruned_of
+from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.plugins import registry
+from kdmesh.spec.prune import PruneSpec
+from kdmesh.spec.read import parse
+from kdmesh.spec.train import TrainSpec
+from kdmesh.text.model import TextModel
+
+IDS = torch.arange(1, 22).reshape(3, 7)
+
+
+def bert(**more: Any) -> Any:
+    return net("BertForSequenceClassification", "BertConfig", **more)
+
+
+def llama(**more: Any) -> Any:
+    return net("LlamaForCausalLM", "LlamaConfig", num_key_value_heads=2, tie_word_embeddings=False, **more)
+
+
+def net(model: str, config: str, **more: Any) -> Any:
+    import transformers
+
+    settings = {
+        "vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "intermediate_size": 16, "max_position_embeddings": 16, "pad_token_id": 0, **more,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    made = getattr(transformers, model)(getattr(transformers, config)(**settings))
+    with torch.no_grad():
+        for one in made.parameters():
+            one.copy_(torch.randn_like(one) * 0.5)
+    return made.eval()
+
+
+def steps(*given: dict[str, Any]) -> list[PruneSpec]:
+    return [PruneSpec.model_validate(one) for one in given]
+
+
+def text(inner: Any) -> TextModel:
+    causal = "Causal" in type(inner).__name__
+    return TextModel(inner, "language_modelling" if causal else "classification", 2).eval()
+
+
+def smaller(inner: Any, *given: dict[str, Any]) -> Any:
+    module = text(copy.deepcopy(inner))
+    pruned(module, steps(*given), ())
+    return module.net.eval()
+
+
+def test_without_units_of_least_norm_it_computes_as_the_whole_with_these_cut_off() -> None:
+    whole = bert()
+    small = smaller(whole, {"neurons": {"share": 0.25}})
+    assert small.config.intermediate_size == 12
+    for layer in whole.bert.encoder.layer:
+        into, out = layer.intermediate.dense.weight, layer.output.dense.weight
+        norm = into.norm(dim=1) * out.norm(dim=0)
+        out.data[:, norm.argsort()[:4]] = 0.0
+    assert torch.allclose(small(IDS).logits, whole(IDS).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("drop", [1, [0]])
+def test_without_heads_it_computes_as_the_whole_with_these_cut_off(drop: Any) -> None:
+    whole = llama()
+    small = smaller(whole, {"heads": {"drop": drop}})
+    assert (small.config.num_attention_heads, small.config.num_key_value_heads, small.config.head_dim) == (2, 1, 4)
+    for layer in whole.model.layers:
+        own = layer.self_attn
+        parts = [own.q_proj.weight, own.k_proj.weight, own.v_proj.weight, own.o_proj.weight.T]
+        norm = torch.stack([one.reshape(2, -1).norm(dim=1) for one in parts]).log().sum(0)
+        gone = int(norm.argmin()) if drop == 1 else 0
+        own.o_proj.weight.data[:, gone * 8 : gone * 8 + 8] = 0.0
+    assert torch.allclose(small(IDS).logits, whole(IDS).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("how", "left"),
+    [({"drop": [1]}, [0, 2, 3]), ({"drop": 2}, [0, 1]), ({"drop": 2, "by": "alternate"}, [1, 3])],
+)
+def test_layers_that_are_left_are_those_of_the_whole(how: dict[str, Any], left: list[int]) -> None:
+    whole = bert()
+    small = smaller(whole, {"layers": how})
+    for number, layer in enumerate(left):
+        own, other = small.bert.encoder.layer[number].state_dict(), whole.bert.encoder.layer[layer].state_dict()
+        assert all(torch.equal(own[name], other[name]) for name in own)
+
+
+def test_without_memory_it_has_the_same_shapes() -> None:
+    given = [{"layers": {"drop": 1}}, {"neurons": {"share": 0.5}}, {"magnitude": {"share": 0.3}}]
+    with torch.device("meta"):
+        module = text(bert().to("meta"))
+        pruned(module, steps(*given), ())
+    real = text(bert())
+    pruned(real, steps(*given), ())
+    assert {n: p.shape for n, p in module.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
+    one, other = pruned_of(module), pruned_of(real)
+    assert one is not None and other is not None and one.told() == other.told() and other.zeros > 0
+
+
+@pytest.mark.parametrize("over", ["layer", "model"])
+def test_the_smallest_weights_become_0(over: str) -> None:
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Linear(6, 10), nn.LayerNorm(10), nn.Linear(10, 5))
+    module = copy.deepcopy(whole)
+    with torch.no_grad():
+        module[0].weight.mul_(1e-4)
+        before = copy.deepcopy(module)
+    pruned(module, steps({"magnitude": {"share": 0.4, "over": over}}), ())
+    gone = [int((module[n].weight == 0).sum()) for n in (0, 2)]
+    assert gone == ([24, 20] if over == "layer" else [44, 0])
+    kept = module[0].weight[module[0].weight != 0].abs()
+    assert not len(kept) or kept.min() >= before[0].weight[module[0].weight == 0].abs().max()
+    assert torch.equal(module[1].weight, whole[1].weight) and torch.equal(module[0].bias, whole[0].bias)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"sgd": {"lr": 0.1, "momentum": 0.9}}, {"adamw": {"lr": 0.01, "weight_decay": 0.1}},
+     {"muon": {"lr": 0.1}}],
+)  # fmt: skip
+def test_zeros_stay_while_the_rest_trains(optimizer: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 4, bias=False))
+    pruned(module, steps({"magnitude": {"share": 0.5}}), ())
+    gone = [module[n].weight == 0 for n in (0, 2)]
+    before = [module[n].weight.clone() for n in (0, 2)]
+    weights = LocalWeights("s", module, TrainSpec.model_validate({"optimizer": optimizer, "clip": 0.5}))
+    weights.start(5)
+    for step in range(5):
+        weights.zero()
+        weights.backward(module(torch.randn(6, 8, generator=torch.Generator().manual_seed(step))).pow(2).sum())
+        weights.step()
+    for place, mask, was in zip((0, 2), gone, before, strict=True):
+        assert torch.equal(module[place].weight[mask], torch.zeros(int(mask.sum())))
+        assert (module[place].weight[~mask] != was[~mask]).any()
+    weights.load({name: torch.ones_like(one) for name, one in weights.state().items()})
+    assert [int((module[n].weight == 0).sum()) for n in (0, 2)] == [32, 16]
+
+
+def begun(out: Path) -> Path:
+    fields = {
+        "name": "whole", "data": {"dataset": "digits"}, "train": {"steps": 30, "batch_size": 32},
+        "agents": {"s": {"model": {"mlp": {"hidden": [16]}}}},
+    }  # fmt: skip
+    run_once(Request(parse(fields), "inline", out=out))
+    (folder,) = out.glob("whole/*/agents/s")
+    return folder
+
+
+def test_a_run_says_its_sizes_and_keeps_its_zeros_through_an_average_and_its_folder(tmp_path: Path) -> None:
+    file = begun(tmp_path) / "model.safetensors"
+    model = {"mlp": {"hidden": [16]}}
+    fields = {
+        "name": "m", "data": {"dataset": "digits"}, "train": {"steps": 20, "batch_size": 32},
+        "agents": {
+            "s": {"model": model, "weights": str(file), "prune": {"magnitude": {"share": 0.75}}},
+            "e": {"update": {"ema": {"of": "s", "decay": 0.5}}},
+        },
+        "flows": [{"from": "labels", "to": "s", "objective": "ce"}, {"from": "e", "to": "s", "objective": "kl"}],
+    }  # fmt: skip
+    said = check(make_plan(parse(fields), registry()))
+    zeros = round(0.75 * 64 * 16) + round(0.75 * 16 * 10)
+    assert f"agent s: 1,210 parameters, of which {zeros} stay 0: pruned" in said
+    run_once(Request(parse(fields), "inline", out=tmp_path))
+    (folder,) = tmp_path.glob("m/*/agents")
+    summary = json.loads((folder.parent / "summary.json").read_text(encoding="utf-8"))
+    assert summary["agents"]["s"]["pruned"] == {"before": 1210, "after": 1210, "zeros": zeros}
+    assert summary["agents"]["s"]["updates"] == 20
+    own = [kdmesh.load(folder / name) for name in ("s", "e")]
+    for one in own:
+        matrices = [part.weight for part in one.modules() if isinstance(part, nn.Linear)]
+        assert sum(int((weight == 0).sum()) for weight in matrices) == zeros
+
+
+def test_a_language_model_with_fewer_heads_loads_anywhere(tmp_path: Path) -> None:
+    small = smaller(llama(), {"heads": {"drop": 1}}, {"layers": {"drop": 1}})
+    small.save_pretrained(tmp_path)
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).eval()(IDS).logits, small(IDS).logits)
+
+
+@pytest.mark.parametrize(
+    ("prune", "said"),
+    [
+        ({"magnitude": {"share": 1.0}}, "agents.s.prune.0.magnitude.share"),
+        ({"magnitude": {"share": 0}}, "agents.s.prune.0.magnitude.share"),
+        ({"magnitude": {"share": float("nan")}}, "agents.s.prune"),
+        ({"neurons": {"share": -0.5}}, "agents.s.prune.0.neurons.share"),
+        ({"layers": {"drop": 0}}, "agents.s.prune.0.layers.drop"),
+        ({"layers": {"drop": [1, 1]}}, "twice"),
+        ({"layers": {"drop": [1], "by": "last"}}, "leave it out"),
+        ({"heads": {"drop": []}}, "agents.s.prune.0.heads.drop"),
+        ({}, "write one of"),
+        ({"layers": {"drop": 1}, "heads": {"drop": 1}}, "write one of"),
+        ([{"magnitude": {"share": 0.5}}, {"layers": {"drop": 1}}], "comes last"),
+        ({"filters": {"share": 0.5}}, "filters"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_where_it_is_written(prune: Any, said: str) -> None:
+    fields = {"data": {"dataset": "digits"}, "agents": {"s": {"model": "mlp", "prune": prune}}}
+    with pytest.raises(MeshError) as error:
+        parse(fields)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "prune", "said"),
+    [
+        (bert, {"layers": {"drop": 4}}, "4 layers are to go, and there are 4"),
+        (bert, {"layers": {"drop": [7]}}, "there is no layer 7"),
+        (bert, {"layers": {"drop": 3, "by": "alternate"}}, "at most 2, or by: last"),
+        (bert, {"heads": {"drop": 2}}, "bert has no smaller form with fewer heads"),
+        (bert, {"neurons": {"share": 0.001}}, "none of them"),
+        (bert, {"neurons": {"share": 0.99}}, "all of them"),
+        (llama, {"heads": {"drop": 2}}, "2 heads are to go, and there are 2"),
+        (llama, {"heads": {"drop": [2]}}, "there is no head 2"),
+    ],
+)
+def test_what_a_model_cannot_be_pruned_by_is_refused(make: Any, prune: dict[str, Any], said: str) -> None:
+    module = text(make())
+    with pytest.raises(MeshError, match=said) as error:
+        pruned(module, steps(prune), ())
+    assert error.value.where.startswith(f"prune.0.{next(iter(prune))}") and error.value.instead
+
+
+def test_fused_queries_are_refused_rather_than_cut_wrongly() -> None:
+    phi = net("Phi3ForCausalLM", "Phi3Config", num_key_value_heads=4)
+    for prune in ({"heads": {"drop": 2}}, {"neurons": {"share": 0.5}}):
+        with pytest.raises(MeshError, match="phi3 has no smaller form"):
+            smaller(phi, prune)
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        ({"model": "mlp", "prune": {"magnitude": {"share": 0.5}}}, "they start at random"),
+        ({"model": "mlp", "weights": "FILE", "prune": {"layers": {"drop": 1}}}, "no model of transformers"),
+    ],
+)
+def test_a_check_refuses_what_cannot_be_pruned(agent: dict[str, Any], said: str, tmp_path: Path) -> None:
+    if "weights" in agent:
+        agent = {**agent, "model": {"mlp": {"hidden": [16]}}, "weights": str(begun(tmp_path) / "model.safetensors")}
+    fields = {"data": {"dataset": "digits"}, "agents": {"s": agent}}
+    with pytest.raises(MeshError, match=said) as error:
+        check(make_plan(parse(fields), registry()))
+    assert error.value.where.startswith("agents.s.prune")
+
+
+def test_a_follower_has_no_model_of_its_own_beside_pruned_weights() -> None:
+    agents = {
+        "s": {"model": "mlp", "weights": "w.safetensors", "prune": {"magnitude": {"share": 0.5}}},
+        "e": {"model": "mlp", "update": {"ema": {"of": "s"}}},
+    }
+    flows = [{"from": "labels", "to": "s", "objective": "ce"}, {"from": "e", "to": "s", "objective": "kl"}]
+    with pytest.raises(MeshError, match="the `prune` of the weights") as error:
+        check(make_plan(parse({"data": {"dataset": "digits"}, "agents": agents, "flows": flows}), registry()))
+    assert error.value.where == "agents.e.model"
+    agents["e"] = {"update": {"ema": {"of": "s"}}, "prune": {"magnitude": {"share": 0.5}}}
+    with pytest.raises(MeshError, match="weights of its own"):
+        parse({"data": {"dataset": "digits"}, "agents": agents, "flows": flows})
