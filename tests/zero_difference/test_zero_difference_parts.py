@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from plain_parts import Lesson, Parted
-from test_zero_difference_rollouts import BOTH, END, EPOCHS, NEW, SEED, SIZE, Both, one_thread  # noqa: F401  a fixture
+from test_zero_difference_rollouts import BOTH, END, EPOCHS, NEW, SEED, SIZE, Both
 from transformers import LlamaForCausalLM
 
 import kdmesh

@@ -9,7 +9,7 @@ from typing import Any
 
 from plain_parts import Lesson, Parted
 from test_zero_difference_parts import PARTS, loop, mesh, same
-from test_zero_difference_rollouts import BOTH, EPOCHS, KINDS, NEW, Both, one_thread  # noqa: F401  a fixture
+from test_zero_difference_rollouts import BOTH, EPOCHS, KINDS, NEW, Both
 from transformers import LlamaForCausalLM
 
 from kdmesh.engine.check import examine

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from plain_rollouts import Learned, Plain
-from test_zero_difference_rollouts import BOTH, EPOCHS, NEW, Both, one_thread  # noqa: F401  one_thread is a fixture
+from test_zero_difference_rollouts import BOTH, EPOCHS, NEW, Both
 from transformers import LlamaForCausalLM
 
 import kdmesh
