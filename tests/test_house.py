@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tokenize
+from collections import Counter
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from statistics import median
@@ -100,6 +101,12 @@ def test_the_drawing_on_the_page_has_exactly_the_rooms(house: Any) -> None:
     drawn = house.PAGE.read_text(encoding="utf-8").partition(house.BEGIN)[2].partition(house.END)[0]
     rows = [line.split()[0] for line in drawn.splitlines() if line.strip("`")]
     assert sorted(rows) == sorted(house.rooms(house.imports())), "python docs/house.py --write"
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports each by its name alone."""
+    names = Counter(path.name for room in ("tests", "plugins") for path in (ROOT / room).rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_functions_are_short():
