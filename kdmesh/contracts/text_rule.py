@@ -21,12 +21,17 @@ class Candidate:
         agent: who wrote it.
         score: what the metric says of it that the rule names, more being better; None where the rule's offer does not
             need it, and where the metric does not count this text.
+        place: which of the texts it is that :meth:`TextRule.setup` was told of, from 0: where a stream has none to this
+            prompt, because its own rule abstained, no candidate stands there. None: as it is listed.
+        of: how many texts there would be if none was missing.
     """
 
     text: WrittenText
     stream: str
     agent: str
     score: float | None = None
+    place: int | None = None
+    of: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,8 @@ class TextRule:
     def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
         """Choose among the texts that answer one prompt.
 
-        ``texts``: in the order of the mesh's `consensus_of`, those of a stream by draw; at least one. ``read``: what
-        the streams that are read say to this prompt, by the name that the mesh gives each.
+        ``texts``: in the order of the mesh's `consensus_of`, those of a stream by draw; at least one. Where the rule of
+        such a stream abstained, its text is missing. ``read``: what the streams that are read say to this prompt, by
+        the name that the mesh gives each.
         """
         raise NotImplementedError(f"{type(self).__name__} must choose a text")  # the one abstract method

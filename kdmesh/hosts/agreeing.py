@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from kdmesh.hosts.state import HostState
 
 LONG = "too long"
-UNPAIRED, SAME, ALIKE = "unpaired", "equal answers", "equal tokens"
-"""Why there is no pair: nothing is rejected, or what is chosen says the same, or does in the tokens of its readers."""
+MISSING = "no text"
+"""What is counted of a stream whose own rule abstained, and why there is none where all of them did."""
+UNPAIRED, SAME, ALIKE, TOKENLESS = "unpaired", "equal answers", "equal tokens", "no token in one"
+"""Why there is no pair: nothing is rejected, or what is chosen says the same, or does in the tokens of its readers, or
+one of both has no token, not even one that ends it, of which nothing can be learned."""
 CUT, EMPTY = "not whole in these tokens", "rejected is empty"
 """What is counted: a text that was cut anew, of which the tokens do not say all; a text of no token, in a pair."""
 
@@ -60,7 +63,8 @@ class Source:
         """``own``: the stream that reads it, which may hide what the data answer."""
         spec = host.plan.spec.streams[name]
         assert spec.generated_by is not None
-        self.name, self.agent = name, spec.generated_by
+        self.name, self.agent, self.draws = name, spec.generated_by, draws(spec)
+        self._ruled = spec.consensus_of is not None
         self.encoder, stream = host.reading.encoder(self.agent), host.streams[name]
         how, labelled = spec.sampling or SamplingSpec(), stream.labelled and host.streams[own].labelled
         marks = host.plan.spec.text.reasoning
@@ -69,6 +73,10 @@ class Source:
     def __call__(self, sample: int, draw: int, answer: Sequence[int]) -> WrittenText:
         """One of its texts."""
         return self._said(sample, draw, answer)
+
+    def missing(self, answer: Sequence[int]) -> bool:
+        """Whether it has no text: its own rule abstained. Who writes, and says nothing, has one that is empty."""
+        return self._ruled and not answer
 
 
 class Agreeing:
@@ -97,9 +105,8 @@ class Agreeing:
         except FAULTS as error:
             host.registry.attribute_error("text_rules", name, error, f"to be made for {self._stream!r}", where)
         try:
-            spec = host.plan.spec.streams  # in the trial each stream has one text to a prompt
-            texts = [one.name for one in self._sources for _ in range(draws(spec[one.name]))]
-            read = [key for key, one in self._read.items() for _ in range(draws(spec[one.name]))]
+            texts = [one.name for one in self._sources for _ in range(one.draws)]  # in the trial each has one
+            read = [key for key, one in self._read.items() for _ in range(one.draws)]
             rule.setup(host.table.columns.keys(), texts, read)
         except MeshError as error:
             error.where = ".".join([where, name, *([error.where] if error.where else [])])
@@ -124,34 +131,50 @@ class Agreeing:
 
     def _one(self, asked: Asked) -> tuple[list[int], Agreed]:
         """The tokens of what is chosen for a prompt, and the choice."""
-        given = [
-            (source, ids, source(asked.sample, draw, ids))
-            for number, source in enumerate(self._sources)
-            for draw, ids in enumerate(asked.read[f"consensus_of.{number}"]["ids"])
-        ]
+        given, places, missing, first = [], [], [], 0
+        for number, source in enumerate(self._sources):
+            for draw, ids in enumerate(asked.read[f"consensus_of.{number}"]["ids"]):
+                if source.missing(ids):
+                    missing.append(f"{MISSING} in {source.name}")
+                    continue
+                given.append((source, ids, source(asked.sample, draw, ids)))
+                places.append(first + draw)
+            first += source.draws
+        if not given:
+            none = self._sources[0](asked.sample, 0, ())
+            said: dict[str, Any] = {"said": []} if self._remembered else {}
+            return [], Agreed(none, MISSING, {"rule": self._ref.name, **said, "from": None}, missing)
         read = {
             key: [source(asked.sample, draw, ids) for draw, ids in enumerate(asked.read[f"reads.{key}"]["ids"])]
             for key, source in self._read.items()
         }
+        of = len(given) + len(missing)
         texts = [
-            Candidate(text, source.name, source.agent, None if self._score is None else self._score(text))
-            for source, _, text in given
+            Candidate(text, source.name, source.agent, None if self._score is None else self._score(text), place, of)
+            for (source, _, text), place in zip(given, places, strict=True)
         ]
         choice = self._chosen(texts, read)
         told = {**choice.told, "rule": self._ref.name, **({"said": _said(texts)} if self._remembered else {})}
+        counted = [*missing, *choice.counted]
+        # Whoever compares equal texts says which place it prefers, and not which text.
+        alike = self._pairs and bool(self._read) and len(texts) > len({one.text.text for one in texts}) == 1
         if choice.chosen is None:
             none = replace(texts[0].text, text="", tokens=0, ended=False, draw=0)
-            return [], Agreed(none, choice.why, {**told, "from": None}, list(choice.counted))
+            return [], Agreed(none, SAME if alike else choice.why, {**told, "from": None}, counted)
         told["from"] = _who(*given[choice.chosen])
-        counted = list(choice.counted)
         ids, text = self._taken(*given[choice.chosen], choice.text, counted)
         why, rejected = "", None
         if self._pairs:
-            why = choice.why or UNPAIRED
+            why = SAME if alike else choice.why or UNPAIRED
             if choice.rejected is not None:
                 other = Rejected(*self._taken(*given[choice.rejected], None, counted))
                 told["rejected"] = {**_who(*given[choice.rejected]), "text": other.text.text}
-                why = SAME if other.text.text == text.text else ALIKE if other.ids == ids else ""
+                why = (
+                    SAME if other.text.text == text.text
+                    else TOKENLESS if not ids or not other.ids
+                    else ALIKE if other.ids == ids
+                    else ""
+                )  # fmt: skip
                 rejected = None if why else other
                 counted += [EMPTY] * (not why and not other.text.tokens)
         return ids, Agreed(replace(text, draw=0), why, told, counted, rejected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from text_runs import lines, run
 from kdmesh.builtin.datasets.written import written
 from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError, RunFailed
-from kdmesh.filters import BestOf, Candidate, Choice, TextRule, Vote, WrittenText
+from kdmesh.filters import BestOf, Candidate, Choice, Joined, TextRule, Vote, WrittenText
 from kdmesh.graph.draw import draw
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
@@ -72,10 +73,10 @@ def test_the_best_is_that_of_the_highest_score_or_of_the_most_verdicts() -> None
     assert best(texts("a", "b", scores=(None, None))).why == "not scored"
     form = {"verdict": r"Verdict: (\w+)", "names": ["A", "B", "C"]}
     judged = best(texts("a", "b", "c"), {"one": ["Verdict: B"], "two": ["hm", "Verdict: D", "Verdict: B"]}, **form)
-    assert judged.chosen == 1 and judged.counted == ["verdicts outside the form"] * 2
+    assert judged.chosen == 1 and judged.counted == ["verdicts outside the form in two"] * 2
     assert judged.told["verdicts"][1] == {"judge": "two", "verdict": None}
     nothing = best(texts("a", "b", "c"), {"one": ["I cannot say"]}, **form)
-    assert (nothing.chosen, nothing.why, nothing.counted) == (None, "no verdict", ["verdicts outside the form"])
+    assert (nothing.chosen, nothing.why, nothing.counted) == (None, "no verdict", ["verdicts outside the form in one"])
 
 
 @pytest.mark.parametrize(
@@ -90,11 +91,57 @@ def test_the_best_is_that_of_the_highest_score_or_of_the_most_verdicts() -> None
     ],
 )
 def test_a_judge_that_is_asked_in_both_orders_must_agree(shown: str, turned: str, chosen: int | None, why: str) -> None:
-    orders = {"names": {"shown": ["A", "B"], "turned": ["B", "A"]}, "least": 2, "verdict": "[A-Z]"}
-    found = best(texts("a", "b"), {"shown": [shown], "turned": [turned]}, **orders)
-    assert (found.chosen, found.why) == (chosen, why)
+    """Whether `least` says so or not."""
+    for least in (None, 2):
+        found = best(texts("a", "b"), {"shown": [shown], "turned": [turned]}, least=least, **ORDERS)
+        assert (found.chosen, found.why) == (chosen, why)
+        assert found.rejected == (None if chosen is None else 1 - chosen)
+        said = {"shown": shown, "turned": turned}
+        assert found.counted == [f"verdicts outside the form in {name}" for name, one in said.items() if one in "Chm"]
+
+
+ORDERS = {"names": {"shown": ["A", "B"], "turned": ["B", "A"]}, "verdict": "[A-Z]"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "turned", "chosen", "why", "counted"),
+    [
+        ("AA", "A?", None, "verdicts differ", ["verdicts outside the form in turned"]),  # two of three say the first
+        ("AA", "??", None, "too few verdicts", ["verdicts outside the form in turned"] * 2),
+        ("AA", "BA", None, "too few verdicts", ["verdicts split in turned"]),
+        ("AAB", "BBA", 0, "", []),
+        ("BB", "A?", 1, "", ["verdicts outside the form in turned"]),
+    ],
+)
+def test_each_order_has_one_verdict_however_often_a_judge_is_asked(
+    shown: str, turned: str, chosen: int | None, why: str, counted: list[str]
+) -> None:
+    found = best(texts("a", "b"), {"shown": [*shown], "turned": [*turned]}, **ORDERS)
+    assert (found.chosen, found.why, found.counted) == (chosen, why, counted)
     assert found.rejected == (None if chosen is None else 1 - chosen)
-    assert len(found.counted) == (shown, turned).count("hm") + (shown, turned).count("C")
+
+
+def test_of_three_texts_a_judge_that_names_what_stands_first_chooses_none() -> None:
+    names = {"shown": ["A", "B", "C"], "turned": ["C", "B", "A"]}
+    said: dict[str, Any] = {"names": names, "verdict": "[A-Z]"}
+    assert best(texts("a", "b", "c"), {"shown": ["A"], "turned": ["A"]}, **said).why == "verdicts differ"
+    both = best(texts("a", "b", "c"), {"shown": ["C"], "turned": ["A"]}, **said)
+    assert (both.chosen, both.rejected) == (2, 0)
+    assert best(texts("a", "b", "c"), {"shown": ["A"], "turned": ["A"]}, least=1, **said).chosen == 0
+
+
+def test_texts_keep_their_names_where_one_is_missing() -> None:
+    """The second of three: its own rule abstained."""
+    three = texts("a", "b", "c")
+    left = [replace(three[at], place=at, of=3) for at in (0, 2)]
+    found = best(left, {"one": ["3"], "other": ["2"]}, verdict="[0-9]")
+    assert (found.chosen, found.rejected) == (1, 0)
+    assert found.counted == ["verdicts for a text that is missing in other"]
+    found = Vote(None, False, 0.6, "abstain").choose([left[0]], {})
+    assert (found.why, found.told["texts"]) == ("too few agree", 3)
+    joined = Joined("\n")
+    joined.setup([], ["s0", "s1", "s2"], [])
+    assert joined.choose(left, {}).text == "a\nc" and joined.choose(left[:1], {}).why == "no last text"
 
 
 AB = {"one": ["A", "B"], "other": ["B", "A"]}
@@ -105,6 +152,7 @@ AB = {"one": ["A", "B"], "other": ["B", "A"]}
     [
         ({"least": 3.0}, ["one", "other"], "least", "no text has 3 verdicts: there are 2 to a prompt", "2 at most"),
         ({}, [], "verdict", "the stream reads none", "reads: {judge: STREAM}"),
+        ({"names": AB, "least": 3.0}, ["one", "one", "other"], "least", "there is one of each order (one, other)", "2"),
         ({"names": AB}, ["one"], "names", "names for one, other, and the stream reads one", "{one: [A, B]}"),
         ({"names": {**AB, "other": ["A", "B", "C"]}}, ["one", "other"], "names.other", "3 names for 2 texts", "[A, B]"),
         ({"names": ["A"]}, ["one"], "names", "1 names for 2 texts", "[A, B]"),
@@ -120,8 +168,9 @@ def test_what_no_judge_can_say_is_refused(
     assert caught.value.where == where and what in caught.value.what and instead in caught.value.instead
 
 
-def test_as_many_verdicts_as_there_are_may_be_asked_for() -> None:
-    rule = BestOf(metric=None, least=4.0, verdict="[A-Z]", names=AB, ties="first")
+@pytest.mark.parametrize(("names", "least"), [(["A", "B"], 4.0), (AB, 2.0)])
+def test_as_many_verdicts_as_there_are_may_be_asked_for(names: Any, least: float) -> None:
+    rule = BestOf(metric=None, least=least, verdict="[A-Z]", names=names, ties="first")
     rule.setup([], ["s0", "s1"], ["one", "one", "one", "other"])
 
 
@@ -185,6 +234,9 @@ def test_what_is_rejected_is_the_first_of_the_worst() -> None:
     assert (judged.chosen, judged.rejected) == (1, 2)
     found = voted("so 4", "is 3", "", "it is 3.0", numeric=True)
     assert (found.chosen, found.rejected) == (1, 0)
+    for ties, chosen in (("abstain", None), ("first", 0)):  # nobody has won, so that nobody is over another
+        tied = voted("4", "3", numeric=True, ties=ties)
+        assert (tied.chosen, tied.rejected, tied.why) == (chosen, None, "a tie")
     whole = voted("3", "is 3", "hm", numeric=True)
     assert (whole.chosen, whole.rejected, whole.why) == (0, None, "no dissent")
 

@@ -114,8 +114,40 @@ def test_a_judge_that_answers_outside_its_form_chooses_none(tmp_path: Path) -> N
     summary = run(fields, out=tmp_path)
     judged, agree = summary["streams"]["judged"], summary["streams"]["rollouts"]
     assert (judged["kept"], judged["dropped"]) == (0, {"no verdict": 48})
-    assert judged["counted"] == {"verdicts outside the form": 48}
-    assert agree["counted"]["no answer in judged"] == 48 and agree["kept"] > 0
+    assert judged["counted"] == {"verdicts outside the form in judge": 48}
+    assert agree["counted"]["no text in judged"] == 48 and agree["kept"] > 0
     for line in lines(tmp_path, "judged"):
         assert line["consensus"]["verdicts"] == [{"judge": "judge", "verdict": None}] and line["text"] == ""
-    assert any("verdicts outside the form 48" in note for note in summary["notes"])
+    assert any("verdicts outside the form in judge 48" in note for note in summary["notes"])
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_where_a_rule_abstained_there_is_no_text_to_choose_or_reject(pairs: bool, tmp_path: Path) -> None:
+    """Not even where it is the best, or the worst: it is no answer, and has no token to learn."""
+    fields = council()
+    streams = fields["streams"]
+    best = {"best_of": {"metric": {"pattern": {"match": "[0-4]"}}}}
+    streams["two"] = {"consensus_of": ["of_t", "of_u"], "rule": {"vote": {"pattern": "[0-9]"}}}
+    streams["agreed"] = {"consensus_of": ["two", "of_v", "of_t"], "rule": best}
+    if pairs:
+        streams["agreed"]["pairs"] = True
+        fields["flows"] = [{"from": "v", "to": "s", "stream": "agreed", "objective": "kl"}]
+    summary = run(fields, out=tmp_path)
+    two, tally = ({line["sample"]: line for line in lines(tmp_path, name)} for name in ("two", "agreed"))
+    missing = {sample for sample, line in two.items() if line["dropped"]}
+    assert 0 < len(missing) < 24
+    for sample, line in tally.items():
+        told = line["consensus"]
+        if sample in missing:
+            assert {told[name]["stream"] for name in ("from", "rejected") if name in told} <= {"of_t", "of_v"}
+        assert line["text"] and ("rejected" in told or not pairs or line["dropped"] == "equally good")
+    assert summary["streams"]["agreed"]["counted"]["no text in two"] == len(missing)
+
+
+def test_where_all_rules_abstained_so_does_this_one() -> None:
+    fields = council()
+    never = {"vote": {"pattern": "@"}}
+    fields["streams"] |= {name: {"consensus_of": ["of_t", "of_u"], "rule": never} for name in ("one", "other")}
+    fields["streams"]["agreed"] = {"consensus_of": ["one", "other"], "rule": {"best_of": {"metric": "repetition"}}}
+    with pytest.raises(RunFailed, match="no text 24; counted: no text in one 24, no text in other 24"):
+        run(fields)

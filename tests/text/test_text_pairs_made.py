@@ -21,6 +21,7 @@ from kdmesh.errors import RunFailed
 from kdmesh.filters import Filter
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
+from kdmesh.hosts.generating import Writing
 from kdmesh.hosts.rollouts import Rollouts, row
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -359,3 +360,44 @@ def test_kept_pairs_of_no_token_are_counted_by_who_reads_them(tmp_path: Path) ->
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     found = dataset(str(path))
     assert len(found.texts) == 2 and found.notes == [f"{path}: 1 texts that were kept have no token, and are left out"]
+
+
+def test_who_judges_equal_texts_says_nothing_of_them(tmp_path: Path) -> None:
+    """One that names what stands first names another text in each order: that is no matter of order."""
+    fields = of_several()
+    how = {**fields["streams"]["one"], "refresh": "once", "sampling": {"max_new_tokens": 3, "greedy": True}}
+    judge = {**how, "generated_by": "u", "template": "{{ a.text }}{{ b.text }}{{ prompt }}"}
+    fields["streams"] = {
+        "one": how,
+        "other": how,
+        "shown": {**judge, "reads": {"a": "one", "b": "other"}},
+        "turned": {**judge, "reads": {"a": "other", "b": "one"}},
+        "made": {
+            "consensus_of": ["one", "other"],
+            "reads": {"shown": "shown", "turned": "turned"},
+            "rule": {"best_of": {"verdict": "[0-9]", "names": {"shown": ["1", "2"], "turned": ["2", "1"]}}},
+            "pairs": True,
+        },
+    }
+    with pytest.raises(RunFailed, match=r"\(equal answers 16[;)]"):
+        run_once(Request(parse(fields), backend="inline", out=tmp_path))
+    assert all("rejected" not in line["consensus"] or not line["kept"] for line in lines_of(tmp_path, "made"))
+
+
+def test_no_pair_has_a_text_of_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that ends it: nothing could be learned of it, and its log-probability would be 0."""
+    inner, silent = Writing.write, {"u"}
+
+    def write(self: Writing, agent: Any, asked: Any, rows: int) -> list[tuple[list[int], int]]:
+        found = inner(self, agent, asked, rows)
+        return [
+            (ids[:before], before) if agent.name in silent and at % 2 == 0 else (ids, before)
+            for at, (ids, before) in enumerate(found)
+        ]
+
+    monkeypatch.setattr(Writing, "write", write)
+    summary = run_once(Request(parse(of_several()), backend="inline"))[0]
+    assert summary["streams"]["made"]["dropped"]["no token in one"] > 0
+    silent.add("t")
+    summary = run_once(Request(parse(mesh()), backend="inline"))[0]
+    assert summary["streams"]["made"]["dropped"]["no token in one"] == 64

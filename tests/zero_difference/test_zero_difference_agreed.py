@@ -63,7 +63,7 @@ class Debate(Plain):
 
     def debate(self, both: Both, nets: dict[str, Any], rounds: int, judges: str = "") -> list[str | None]:
         """Write, read, vote or let judges choose, learn. What was chosen, in order."""
-        optimizer, chosen = self.make(self.student.parameters()), []
+        optimizer, chosen, self.judges = self.make(self.student.parameters()), [], judges
         self.told = Counter[str]()
         for step, batch in enumerate(self.batches(EPOCHS)):
             self.student.eval()
@@ -114,7 +114,8 @@ class Debate(Plain):
         """The text that most judges name by the last number from 1 to 4 in what they say; the first of several."""
         named = [re.findall("[1-4]", both.words.decode(one, skip_special_tokens=True))[-1:] for one in verdicts]
         votes = [sum(one == [name] for one in named) for name in NAMES]
-        self.told["outside"] += len(verdicts) - sum(votes)
+        for name, one in zip(self.judges, named, strict=True):
+            self.told[f"verdicts outside the form in {name}"] += one not in [[name] for name in NAMES]
         if not any(votes):
             return None
         self.told["ties"] += votes.count(max(votes)) > 1
@@ -177,7 +178,8 @@ def test_whom_judges_choose_is_whom_a_plain_loop_does(rounds: int, judges: str, 
     result = same(both, made, plain, plain.debate(both, nets, rounds, judges))
     tally = result.summary["streams"]["agreed"]
     assert all(plain.told[name] for name in NAMES) and tally["rule"] == "best_of"
-    told = {"verdicts outside the form": plain.told["outside"], "ties broken": plain.told["ties"]}
+    told = {name: count for name, count in plain.told.items() if "outside" in name}
+    told |= {"ties broken": plain.told["ties"]}
     assert tally["counted"] == {name: count for name, count in told.items() if count}
     assert tally["dropped"] == {"no verdict": tally["written"] - tally["kept"]}
     assert ("ties broken" in tally["counted"]) == (len(judges) > 1)

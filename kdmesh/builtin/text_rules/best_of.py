@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.contracts.text_rule import Choice, TextRule
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 UNSCORED, LOW, SILENT, TIE, EQUAL = "not scored", "too low", "no verdict", "a tie", "equally good"
 FEW, DIFFER = "too few verdicts", "verdicts differ"
-OUTSIDE = "verdicts outside the form"
+OUTSIDE, GONE, SPLIT = "verdicts outside the form", "verdicts for a text that is missing", "verdicts split"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -28,7 +29,8 @@ class BestOf(TextRule):
     name of a text, one of ``names``, by default `1`, `2`, ... in their order. A verdict in which it finds nothing, or
     no such name, is outside the form: it chooses none, and is counted. Judges prefer what stands first, or last (Zheng
     et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", 2023): with ``names`` by the name of what is read
-    one is asked in several orders, in each of which the texts have other names, and ``least: 2`` asks that both agree.
+    one is asked in several orders, in each of which the texts have other names. An order then has one verdict, whom
+    most of its texts name, or none where they split; ``least`` counts orders, and by default is all of them.
 
     It abstains where no text is scored, or no verdict names one, and where the best score, or the most verdicts, are
     below ``least``. Of several that are best, the first is chosen, or none with ``ties: abstain``. Whose text is not
@@ -44,7 +46,9 @@ class BestOf(TextRule):
         ties: str,
     ) -> None:
         self.verdict = None if verdict is None else answers.pattern(verdict)
-        self.least, self.names, self.ties, self.judged = least, names, ties, metric is None
+        self.orders = names if isinstance(names, dict) else {}
+        self.least = float(len(names)) if least is None and isinstance(names, dict) else least
+        self.names, self.ties, self.judged, self.count = names, ties, metric is None, 0
 
     def setup(self, columns: Collection[str], sources: Sequence[str], read: Collection[str]) -> None:
         """Refuse names of other texts, a judge where none is asked or that is not there, and too many verdicts."""
@@ -54,28 +58,31 @@ class BestOf(TextRule):
             raise MeshError(what, where="metric", instead="`verdict` in its place, or no `reads` on the stream")
         if not self.judged:
             return
+        self.count = len(sources)
         if not judges:
             what = "a judge's verdicts are read, and the stream reads none"
             raise MeshError(what, where="verdict", instead="reads: {judge: STREAM} on the stream that has this rule")
         texts, letters = ", ".join(sources), ", ".join(LETTERS[: len(sources)])
-        if isinstance(self.names, dict) and {*self.names} != {*judges}:
-            what = f"names for {', '.join(self.names)}, and the stream reads {', '.join(judges)}"
+        if self.orders and {*self.orders} != {*judges}:
+            what = f"names for {', '.join(self.orders)}, and the stream reads {', '.join(judges)}"
             instead = f"names: {{{', '.join(f'{one}: [{letters}]' for one in judges)}}}, each in its own order"
             raise MeshError(what, where="names", instead=instead)
-        for at, names in self.names.items() if isinstance(self.names, dict) else [("", self.names)]:
+        for at, names in self.orders.items() if isinstance(self.names, dict) else [("", self.names)]:
             if names is not None and len(names) != len(sources):
                 what = f"{len(names)} names for {len(sources)} texts ({texts})"
                 where = f"names.{at}" if at else "names"
                 raise MeshError(what, where=where, instead=f"[{letters}], as a judge is told to call them")
-        if self.least is not None and self.least > len(read):
-            what = f"no text has {self.least:g} verdicts: there are {len(read)} to a prompt ({', '.join(read)})"
-            raise MeshError(what, where="least", instead=f"{len(read)} at most")
+        there = judges if self.orders else read
+        if self.least is not None and self.least > len(there):
+            kind = "one of each order" if self.orders else f"{len(there)} to a prompt"
+            what = f"no text has {self.least:g} verdicts: there {'is' if self.orders else 'are'} {kind}"
+            raise MeshError(f"{what} ({', '.join(there)})", where="least", instead=f"{len(there)} at most")
 
     def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
         """By scores, or by verdicts."""
         counted: list[str] = []
         if self.judged:
-            scores, told, counted = self._verdicts(len(texts), read)
+            scores, told, counted = self._verdicts(texts, read)
         else:
             scores = [one.score for one in texts]
             told = {"scores": scores}
@@ -96,19 +103,34 @@ class BestOf(TextRule):
         return Choice(first[0], EQUAL if rejected is None else "", told, counted, rejected=rejected)
 
     def _verdicts(
-        self, count: int, read: Mapping[str, Sequence[WrittenText]]
+        self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]
     ) -> tuple[list[float | None], dict[str, Any], list[str]]:
-        """How many verdicts each text has, None where none has any; what was said; what was outside the form."""
-        said = [(judge, answers.extracted(self.verdict, one.answer)) for judge, texts in read.items() for one in texts]
-        named = [self._named(judge, verdict, count) for judge, verdict in said]
-        votes = [named.count(at) for at in range(count)]
-        outside = [at for at in named if at is None]
-        told = {"verdicts": [{"judge": judge, "verdict": verdict} for judge, verdict in said]}
-        scores: list[float | None] = [float(one) if any(votes) else None for one in votes]
-        return scores, told, [OUTSIDE] * len(outside)
+        """How many verdicts each text has, None where none has any; what was said; what of it names no text."""
+        places = [at if one.place is None else one.place for at, one in enumerate(texts)]
+        count = max(self.count, len(texts), texts[0].of)
+        said: list[dict[str, Any]] = []
+        counted: list[str] = []
+        votes = Counter[int]()
+        for judge, verdicts in read.items():
+            named = Counter[int]()
+            for one in verdicts:
+                verdict = answers.extracted(self.verdict, one.answer)
+                place = self._named(judge, verdict, count)
+                said.append({"judge": judge, "verdict": verdict})
+                named.update([place] if place in places else [])
+                if place not in places:
+                    counted.append(f"{OUTSIDE if place is None else GONE} in {judge}")
+            if self.orders and named:
+                (first, most), *others = named.most_common()
+                split = bool(others) and others[0][1] == most
+                counted += [f"{SPLIT} in {judge}"] * split
+                named = Counter[int]() if split else Counter([first])
+            votes += named
+        scores = [float(votes[place]) if votes else None for place in places]
+        return scores, {"verdicts": said}, counted
 
     def _named(self, judge: str, verdict: str | None, count: int) -> int | None:
         """The place of the text that a verdict names, None where it names none."""
-        own = self.names[judge] if isinstance(self.names, dict) else self.names
-        names = own[:count] if own else [str(number + 1) for number in range(count)]
+        own = self.orders[judge] if isinstance(self.names, dict) else self.names
+        names = own or [str(number + 1) for number in range(count)]
         return names.index(verdict) if verdict in names else None

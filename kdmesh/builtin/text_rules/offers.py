@@ -42,7 +42,9 @@ class BestOfConfig(Config):
 
     metric: MetricRef | None = Field(None, description="a metric of texts: the best is the one with its best value")
     least: float | None = Field(
-        None, description="least score of a text that is chosen, or how many verdicts it needs; by default any"
+        None,
+        description="least score of a text that is chosen, or how many verdicts it needs, by default any; where judges "
+        "see several orders, in how many it is named, by default in all",
     )
     verdict: str | None = Field(
         None,

@@ -24,7 +24,8 @@ class Vote(TextRule):
     The answer is what ``pattern`` finds, by default the whole text; with ``numeric`` its last number. A text without an
     answer votes for none, and counts. It abstains where no text has an answer, where fewer than ``share`` of all texts
     give the most frequent one, and, with ``ties: abstain``, where another is as frequent; with ``ties: first`` the one
-    that came first wins then. Whose text has no answer is counted. Rejected is the first text with another answer.
+    that came first wins then. Whose text has no answer is counted; a text that is missing counts in ``share`` alone.
+    Rejected is the first text with another answer, and of a tie none: nobody has won it.
     """
 
     def __init__(self, pattern: str | None, numeric: bool, share: float, ties: str) -> None:
@@ -35,14 +36,15 @@ class Vote(TextRule):
         """By the answers."""
         said = [self._answer(one.text.answer) for one in texts]
         votes = Counter(answer for answer in said if answer is not None)  # in the order in which they came
-        told: dict[str, Any] = {"votes": dict(votes), "answers": said, "texts": len(texts), "silent": said.count(None)}
+        count = max(len(texts), texts[0].of)
+        told: dict[str, Any] = {"votes": dict(votes), "answers": said, "texts": count, "silent": said.count(None)}
         lost = [f"no answer in {one.stream}" for one, answer in zip(texts, said, strict=True) if answer is None]
         if not votes:
             return Choice(None, NONE, told, lost)
         most = max(votes.values())
         first = [answer for answer, count in votes.items() if count == most]
         told["tied"] = first if len(first) > 1 else []
-        if most < self.share * len(texts):
+        if most < self.share * count:
             return Choice(None, FEW, told, lost)
         if len(first) > 1 and self.ties == "abstain":
             return Choice(None, TIE, told, lost)
@@ -52,9 +54,10 @@ class Vote(TextRule):
             for one, answer in zip(texts, said, strict=True)
             if answer != first[0]
         ]
-        counted = lost + ["ties broken"] * (len(first) > 1)
+        if len(first) > 1:
+            return Choice(said.index(first[0]), TIE, told, [*lost, "ties broken"])
         rejected = next((at for at, answer in enumerate(said) if answer not in (None, first[0])), None)
-        return Choice(said.index(first[0]), ALL if rejected is None else "", told, counted, rejected=rejected)
+        return Choice(said.index(first[0]), ALL if rejected is None else "", told, lost, rejected=rejected)
 
     def _answer(self, text: str) -> str | None:
         """As it is counted: numbers that are equal as one."""

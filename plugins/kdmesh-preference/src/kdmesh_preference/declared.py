@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Declared(TextRule):
     """Chooses the text of the first stream in ``chosen`` that says something, and rejects that of ``rejected``.
 
-    It abstains where none of those that would be chosen says anything.
+    It abstains where none of those that would be chosen says anything, and rejects none where that stream has no text.
     """
 
     def __init__(self, chosen: list[str], rejected: str) -> None:
@@ -46,4 +46,7 @@ class Declared(TextRule):
         """By their streams."""
         of = {one.stream: at for at, one in enumerate(texts)}
         said = [of[name] for name in self.chosen if name in of and texts[of[name]].text.text]
-        return Choice(said[0], rejected=of.get(self.rejected)) if said else Choice(None, "nothing to choose")
+        if not said:
+            return Choice(None, "nothing to choose")
+        rejected = of.get(self.rejected)
+        return Choice(said[0], "nothing to reject" if rejected is None else "", rejected=rejected)
