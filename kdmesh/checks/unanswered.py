@@ -9,6 +9,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.kept import asks_known
 from kdmesh.graph.private import MEASURED
 from kdmesh.plugins import registry
+from kdmesh.spec import FilterRef, MetricRef
 from kdmesh.streams.stream import without
 from kdmesh.streams.texts import Texts
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
-    from kdmesh.spec import FilterRef, MetricRef, TextRuleRef
+    from kdmesh.spec import TextRuleRef
 
 ALONE = "prompts alone, which the data do not answer"
 ANSWERS = "data with answers (`text`, or an assistant's last turn)"
@@ -68,18 +69,38 @@ def _filtered(plan: Plan, found: Checked) -> None:
     for name, spec in plan.spec.streams.items():
         rule: dict[str, FilterRef | TextRuleRef] = {} if spec.rule is None else {"rule": spec.rule}
         for field, ref in {**spec.filters, **rule}.items():
-            if not (setting := asks_known(ref, registry())):
+            setting, scored = asks_known(ref, registry()), "" if ref.is_import else scored_by(ref)
+            if not setting and not scored:
                 continue
-            where, stream = plan.at(f"streams.{name}.{field}"), found.streams[name]
+            where, stream = f"streams.{name}.{field}", found.streams[name]
             who = f"{'rule' if field in rule else 'filter'} {ref.name!r}"
-            what = f"{name!r} hides what the data answer, and {who} compares with it"
-            if stream.labelled:
+            instead = f"{setting}: COLUMN, the data's column that has it"
+            if scored:
+                where, who = f"{where}.{ref.name}.{scored}", f"the {scored} of {who}"
+                instead = "a metric of what is written alone, as pattern or verifier; or data with answers"
+            hides = next((one for one in (name, *(spec.consensus_of or ())) if not found.streams[one].labelled), "")
+            if hides in ("", name):
+                what = f"{name!r} hides what the data answer, and {who} compares with it"
+            else:
+                where = f"streams.{hides}.labels"
+                what = f"{hides!r} hides what the data answer, and {who} of {name!r} compares with it"
+                instead = f"leave it out{'' if scored else f', or {setting}: COLUMN in that rule'}"
+            if not hides:
                 said = ((row, parted(texts[row].answers(), marks)[1]) for row in stream.rows.tolist())
-                alone = next((row for row, answer in said if not answer.strip()), None)
-                if alone is None:
+                alone = [row for row, answer in said if not answer.strip()]
+                if not alone or (scored and len(alone) < len(stream.rows)):  # where it scores, the others count
                     continue
-                what = f"{texts[alone].at or f'sample {alone}'} has no answer, and {who} compares with it"
-            raise MeshError(what, where=where, instead=f"{setting}: COLUMN, the data's column that has it")
+                what = f"{texts[alone[0]].at or f'sample {alone[0]}'} has no answer, and {who} compares with it"
+            raise MeshError(what, where=plan.at(where), instead=instead)
+
+
+def scored_by(ref: FilterRef | TextRuleRef) -> str:
+    """The setting of a rule that names a metric which needs what the data answer; "" where there is none."""
+    if isinstance(ref, FilterRef):
+        return ""
+    settings = registry().find("text_rules", ref.name).config.model_validate(ref.config)
+    metrics = {field: getattr(settings, field) for field in type(settings).model_fields}
+    return next((field for field, one in metrics.items() if isinstance(one, MetricRef) and compares(one)), "")
 
 
 def lacking(found: Checked, name: str) -> bool:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec, StreamSpec, TextRuleRef
 
 OUT, PAIRS = "leave it out", "pairs"
+RIGHT = ("pattern", "column")
+"""The settings by which filters, and rules over texts, tell what is right."""
 
 
 def keys(refs: list[FilterRef] | None) -> list[str]:
@@ -52,6 +54,7 @@ def refuse_filters(plan: Plan, registry: Registry) -> None:
                 if "loss" in offer.needs:
                     _served(plan, registry, stream, ref, f"{where}.{ref.name}.of")
                 _known(plan, name, ref, registry, where)
+                _drops_rejected(plan, name, ref, registry, where)
                 if "reward" in offer.needs and stream.reward is None:
                     what = f"filter {ref.name!r} asks how right each text is, and nothing says so on {name!r}"
                     raise MeshError(what, where=where, instead=f"streams.{name}.reward: numeric_answer, or a function")
@@ -112,6 +115,21 @@ def _known(plan: Plan, name: str, ref: FilterRef, registry: Registry, where: str
     what = f"filter {ref.name!r} compares with the class of a text, and "
     what += f"{name!r} hides it" if plan.task.labels == "classes" else f"task {plan.task.name} has none"
     raise MeshError(what, where=where, instead=f"{setting}: COLUMN, the data's column of what a text must say")
+
+
+def _drops_rejected(plan: Plan, name: str, ref: FilterRef, registry: Registry, where: str) -> None:
+    """Filters are asked about both texts of a pair: one that drops what the stream's rule rejects drops all pairs."""
+    stream = plan.spec.streams[name]
+    if stream.pairs is not True or stream.rule is None:
+        return
+    rule = stream.rule
+    asked = registry.check("filters", ref.name, ref.settings, where)
+    own = registry.check("text_rules", rule.name, rule.config, plan.at(f"streams.{name}.rule"))
+    if not all(hasattr(one, field) for one in (asked, own) for field in ("known", *RIGHT)):
+        return
+    if all(getattr(asked, field) == getattr(own, field) for field in RIGHT):
+        what = f"rule {rule.name!r} rejects what is wrong, and filter {ref.name!r} drops it: no pair would be left"
+        raise MeshError(what, where=where, instead=OUT)
 
 
 def _classes(plan: Plan, name: str, ref: FilterRef, where: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdmesh.graph.edges import LABELS
 from kdmesh.graph.reach import sources
 from kdmesh.graph.sources import written_before
 
@@ -51,11 +50,11 @@ def roles(plan: Plan) -> dict[str, str]:
 
 
 def _by_texts(plan: Plan) -> dict[str, str]:
-    """What agents are by the texts that they write and learn, which labels carry: of all for whom they do."""
+    """What agents are by the texts that they write for others and learn of others, by whatever flow."""
     learns: set[str] = set()
     writes: set[str] = set()
     for edge in plan.edges:
-        if edge.source == LABELS and edge.target in plan.owner and edge.stream in plan.spec.streams:
+        if edge.target in plan.owner and edge.stream in plan.spec.streams:
             apart = {name for name, owner in plan.owner.items() if owner != plan.owner[edge.target]}
             if others := apart & _authors(plan, edge.stream):
                 learns.add(edge.target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.draw import draw
 from kdmesh.graph.planner import make_plan
+from kdmesh.graph.roles import roles
 from kdmesh.plugins import registry
 from kdmesh.report.measured_texts import best_agent, texts_table
 from kdmesh.spec.read import parse, read_mesh
@@ -71,6 +73,8 @@ def test_pairs_are_of_all_that_was_said_and_compared_with_a_reference() -> None:
     assert measured == ["debate.answer", "debate.vote", *(f"debate.self.{name}" for name in "tus")]
     closing = spec.streams["debate.answer"].rule
     assert closing is not None and closing.config == {"pattern": "[0-9]", "ties": "first"}
+    plan = make_plan(parse(debate(**PAIRS)), registry())
+    assert roles(plan) == {"t": "teacher", "u": "writer", "s": "student"}
     alone = draw(parse({**debate(**PAIRS, rule=None), "metrics": [], "text": {}}), registry())
     assert not any("answer" in name or one.measured for name, one in alone.streams.items())
 
@@ -80,11 +84,21 @@ def test_the_winning_side_is_chosen_over_what_dissents(tmp_path: Path) -> None:
     summary, folder, _ = run_once(Request(parse(fields), "inline", out=tmp_path))
     tally = summary["streams"]["debate"]
     assert tally["kept"] and summary["agents"]["s"]["updates"] > 0
-    last = [f"debate.{turn}.{name}" for turn in range(2) for name in "tus"]
-    lines = map(json.loads, (folder.root / "streams" / "debate.jsonl").read_text().splitlines())
-    for line in (line for line in lines if line["kept"]):
-        answers, rejected = line["consensus"]["answers"], line["consensus"]["rejected"]
-        assert answers[last.index(rejected["stream"])] not in (None, line["consensus"]["answer"])
+    every = [f"debate.{turn}.{name}" for turn in range(2) for name in "tus"]
+    files = {name: (folder.root / "streams" / f"{name}.jsonl").read_text().splitlines() for name in (*every, "debate")}
+    lines = {name: [json.loads(line) for line in file] for name, file in files.items()}
+    said = {(one["step"], one["sample"], name): one["text"] for name in every for one in lines[name]}
+    for line in (line for line in lines["debate"] if line["kept"]):
+        texts = {name: said[line["step"], line["sample"], name] for name in every}
+        answers = {name: one[-1] for name, text in texts.items() if (one := re.findall("[0-9]", text))}
+        won, *others = Counter(answers.values()).most_common()
+        assert others and won[1] > others[0][1] and line["consensus"]["answer"] == won[0]
+        for side, first in (("from", True), ("rejected", False)):
+            of = next(name for name, answer in answers.items() if (answer == won[0]) is first)
+            assert line["consensus"][side]["stream"] == of
+        assert (line["text"], line["consensus"]["rejected"]["text"]) == tuple(
+            texts[line["consensus"][side]["stream"]] for side in ("from", "rejected")
+        )
 
 
 def test_a_transcript_is_all_that_was_said_and_what_the_vote_chose(tmp_path: Path) -> None:

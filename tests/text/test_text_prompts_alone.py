@@ -224,3 +224,36 @@ def test_chats_without_a_template_name_agent_and_sample(tmp_path: Path) -> None:
     with pytest.raises(MeshError, match=r"chats.jsonl, line 1, field 'messages': .* no chat template") as caught:
         examine(make_plan(parse(fields), registry()))
     assert caught.value.where == "agents.t"
+
+
+METRIC = {"best_of": {"metric": "numeric_answer", "least": 1}}
+
+
+def chosen(fields: dict[str, Any], rule: dict[str, Any]) -> dict[str, Any]:
+    """The student learns the best of two texts of the teacher's."""
+    how = {"generated_by": "t", "prompts": "train", "refresh": "once", "sampling": {"max_new_tokens": 3}}
+    streams = {"one": how, "other": how, "rollouts": {"consensus_of": ["one", "other"], "rule": rule}}
+    flows = [{"from": "labels", "to": "s", "stream": "rollouts", "objective": "ce"}]
+    return {**fields, "streams": streams, "flows": flows}
+
+
+def test_a_rule_does_not_score_by_answers_that_there_are_not(tmp_path: Path) -> None:
+    what = "has no answer, and the metric of rule 'best_of' compares with it"
+    with pytest.raises(MeshError, match=what) as caught:
+        examine(make_plan(parse(chosen(mesh(tmp_path), METRIC)), registry()))
+    assert caught.value.where == "streams.rollouts.rule.best_of.metric" and "verifier" in caught.value.instead
+    examine(
+        make_plan(parse(chosen(mesh(tmp_path), {"best_of": {"metric": {"pattern": {"match": "[0-4]"}}}})), registry())
+    )
+
+
+@pytest.mark.parametrize(("name", "where"), [("other", "other.labels"), ("rollouts", "rollouts.rule.best_of.metric")])
+def test_a_rule_does_not_score_by_answers_that_are_hidden(name: str, where: str, tmp_path: Path) -> None:
+    data = {"dataset": {"sums": {"below": 5}}, "train": 12}
+    fields = chosen({**mesh(tmp_path), "data": data}, METRIC)
+    examine(make_plan(parse(fields), registry()))
+    fields["streams"][name] = {**fields["streams"][name], "labels": False}
+    fields["flows"] = [{"from": "t", "to": "s", "stream": "rollouts", "objective": "kl"}]
+    with pytest.raises(MeshError, match=f"'{name}' hides what the data answer, and the metric of") as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == f"streams.{where}"

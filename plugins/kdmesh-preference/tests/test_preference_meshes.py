@@ -83,7 +83,7 @@ def made_by_agents() -> dict[str, Any]:
         "named": {
             "consensus_of": ["own", "said"],
             "reads": {"ab": "ab", "ba": "ba"},
-            "rule": {"best_of": {"verdict": "[0-9]", "names": {"ab": ["0", "1"], "ba": ["1", "0"]}}},
+            "rule": {"best_of": {"verdict": "[0-9]", "least": 1, "names": {"ab": ["0", "1"], "ba": ["1", "0"]}}},
         },
     }
     for name in ("over", "argued", "named"):
@@ -177,6 +177,9 @@ def test_a_mesh_of_the_package_runs(name: str) -> None:
     assert result["student"].weights_sha256 != result["base"].weights_sha256
 
 
+ROUNDS = [f"debate.{turn}.{name}" for turn in range(2) for name in ("base", "other")]
+
+
 def test_a_debate_gives_pairs_of_right_over_wrong(tmp_path: Path) -> None:
     made = read_mesh(str(MESHES / "preference-debate.yaml")).dump()
     made["data"] = {"dataset": {"sums": {"below": 6}}}
@@ -185,11 +188,17 @@ def test_a_debate_gives_pairs_of_right_over_wrong(tmp_path: Path) -> None:
     result = Mesh(**made).run(backend="inline", out=tmp_path)
     (path,) = tmp_path.glob("*/*/streams/debate.jsonl")
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    kept = [line["consensus"] for line in lines if line["kept"]]
+    kept = [line for line in lines if line["kept"]]
     assert kept and {line["dropped"] for line in lines} <= {None, "all right", "all wrong", "no answer"}
-    for one in kept:
-        for side in (one["from"], one["rejected"]):
-            assert re.fullmatch(rf"debate\.[01]\.{side['agent']}", side["stream"])
+    for line in kept:
+        one, known = line["consensus"], sum(map(int, line["prompt"].rstrip("=").split("+")))
+        last = [int(re.findall("[0-9]+", text)[-1]) for text in (line["text"], one["rejected"]["text"])]
+        assert last[0] == known != last[1]
+        answers = [None if answer is None else float(answer) for answer in one["answers"]]
+        for side, first in (("from", True), ("rejected", False)):
+            assert re.fullmatch(rf"debate\.[01]\.{one[side]['agent']}", one[side]["stream"])
+            at = next(at for at, said in enumerate(answers) if said is not None and (said == known) is first)
+            assert ROUNDS[at] == one[side]["stream"]
     assert result["student"].weights_sha256 != result["base"].weights_sha256
 
 
@@ -325,6 +334,25 @@ def test_right_is_what_the_data_answer_to_every_prompt(tmp_path: Path) -> None:
     examine(make_plan(parse(fields), registry()))
 
 
+@pytest.mark.parametrize("name", ["one", "other"])
+def test_right_is_not_told_of_texts_whose_answers_are_hidden(name: str) -> None:
+    fields = argued(right_over_wrong={"numeric": True})
+    fields["streams"][name]["labels"] = False
+    with pytest.raises(MeshError, match=f"'{name}' hides .* rule 'right_over_wrong' of 'pairs' compares") as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == f"streams.{name}.labels" and "column: COLUMN" in str(caught.value.instead)
+
+
+def test_a_filter_that_drops_what_is_rejected_is_refused() -> None:
+    fields = argued(right_over_wrong={"numeric": True})
+    fields["streams"]["pairs"]["keep"] = ["length", "answer"]
+    with pytest.raises(MeshError, match="rejects what is wrong, and filter 'answer' drops it: no pair") as caught:
+        Mesh(**fields).plan()
+    assert caught.value.where == "streams.pairs.keep.1"
+    fields["streams"]["pairs"]["rule"] = {"right_over_wrong": {"numeric": True, "pattern": "[0-9]"}}
+    Mesh(**fields).plan()
+
+
 def said(*words: str, known: str = "3") -> list[Candidate]:
     """One text of each of some streams."""
     about: dict[str, Any] = {"given": known, "columns": {"known": known}}
@@ -361,8 +389,9 @@ def test_the_first_right_answer_is_chosen_over_the_first_wrong_one(
 def test_of_several_that_are_chosen_the_first_that_says_something_is() -> None:
     rule = Declared(["s1", "s0"], "s2")
     assert [(one.chosen, one.rejected, one.why) for one in (
-        rule.choose(said("a", "b", "c"), {}), rule.choose(said("a", "", ""), {}), rule.choose(said("", "", "c"), {})
-    )] == [(1, 2, ""), (0, 2, ""), (None, None, "nothing to choose")]  # fmt: skip
+        rule.choose(said("a", "b", "c"), {}), rule.choose(said("a", "", ""), {}), rule.choose(said("", "", "c"), {}),
+        rule.choose(said("a", "b", "c")[:2], {})
+    )] == [(1, 2, ""), (0, 2, ""), (None, None, "nothing to choose"), (1, None, "nothing to reject")]  # fmt: skip
 
 
 REFUSED = {
