@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kdmesh.report.grid import Grid
 
+NOT_KEPT = -1  # which text a verdict names, of rounds before that was kept
 LONGEST = 300  # characters of a text that are shown
 
 
@@ -42,26 +43,35 @@ def table(one: Mapping[str, Any]) -> Grid:
             "answer": None if answer is None else _shown(answer),
             "share": None if answer is None or "votes" not in told else f"{told['votes'][answer] / told['texts']:.2f}",
             "score": None if not scores or scores[at] is None else f"{scores[at]:.3g}",
+            "verdicts": ", ".join(_shown(one) for one in _verdicts(told, at)) or None,
             "chosen": next((name for name, one in marked.items() if _is(text, one)), None),
         })  # fmt: skip
     columns = [
         Column("who", "who", spare=KEPT), Column("said", "said"), Column("answer", "answer"),
-        Column("share", "share", _right), Column("score", "score", _right), Column("", "chosen"),
+        Column("share", "share", _right), Column("score", "score", _right),
+        Column("verdicts", "verdicts"), Column("", "chosen"),
         Column("in stream", "stream", spare=1),
     ]  # fmt: skip
     title = f"round {one['round']}: {one['who']} of sample {one['sample']}: {_shown(record['prompt'])}"
-    return Grid(title, columns, rows, _chosen(record))
+    return Grid(title, columns, rows or [{"who": "nobody"}], _chosen(record))
+
+
+def _verdicts(told: Mapping[str, Any], text: int | None) -> list[str]:
+    """What judges said by which they named a text, or, None, none of these; each as under a name it was read."""
+    said = [one for one in told.get("verdicts") or () if one.get("text", NOT_KEPT) == text]
+    return [f"{one['judge']}: {'no verdict' if one['verdict'] is None else one['verdict']}" for one in said]
 
 
 def _chosen(record: Mapping[str, Any]) -> str:
     """What came of it."""
     told = record["consensus"]
-    rule = told["rule"]
+    rule, lost = told["rule"], ", ".join(map(_shown, _verdicts(told, None)))
+    lost = f"; naming no text: {lost}" if lost else ""
     if told["from"] is None:
-        return f"{rule} chose none: {record['dropped']}"
+        return f"{rule} chose none: {record['dropped']}{lost}"
     votes = f", by {told['votes'][told['answer']]} of {told['texts']}" if "answer" in told else ""
     dropped = "" if record["kept"] else f"; not learned: {record['dropped']}"
-    return f"{rule} chose {_shown(told.get('answer', record['text']))}{votes}{dropped}"
+    return f"{rule} chose {_shown(told.get('answer', record['text']))}{votes}{dropped}{lost}"
 
 
 def _is(text: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> bool:

@@ -143,6 +143,33 @@ def test_pairs_are_kept_with_what_was_rejected(tmp_path: Path, capsys: pytest.Ca
     assert run(later, store)["agents"]["s"]["updates"] > 0
 
 
+def test_what_judges_said_is_shown_by_judge_and_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fields = mesh(pairs=True)
+    judge = {**WRITES, "generated_by": "b", "template": "{{ x.text }}={{ y.text }}={{ prompt }}"}
+    names = {"shown": ["0", "1"], "turned": ["1", "0"]}
+    fields["streams"] = {
+        **{name: one for name, one in fields["streams"].items() if name in ("of_a", "of_s")},
+        "shown": {**judge, "reads": {"x": "of_a", "y": "of_s"}},
+        "turned": {**judge, "reads": {"x": "of_s", "y": "of_a"}},
+        "agreed": {
+            "consensus_of": ["of_a", "of_s"], "reads": {name: name for name in names}, "pairs": True,
+            "rule": {"best_of": {"verdict": "[0-9]", "names": names, "least": 1}}, "history": "all",
+        },
+    }  # fmt: skip
+    fields["flows"] = [{"from": "a", "to": "s", "stream": "agreed", "objective": "kl"}]
+    store = tmp_path / "store"
+    key = run(fields, store, tmp_path / "out")["store"]["histories"]["agreed"]["entries"]["agreed"]
+    named, lost = set(), set()
+    for line in lines(tmp_path / "out", "agreed"):
+        shown = show(key[:12], store, capsys, "--sample", str(line["sample"]))
+        for one in line["consensus"]["verdicts"]:
+            (named if one["text"] is not None else lost).add(one["judge"])
+            assert f"{one['judge']}: {one['verdict'] or 'no verdict'}" in " ".join(shown.split())
+            assert one["text"] is not None or "naming no text" in " ".join(shown.split())
+        assert all(len(row) <= 80 for row in shown.splitlines())
+    assert named and lost
+
+
 @pytest.mark.parametrize(("keep", "rounds"), [("last", [2]), ({"k": 1}, [2])])
 def test_as_much_is_kept_as_is_asked_for(keep: Any, rounds: list[int], tmp_path: Path) -> None:
     summary = run(mesh(keep), tmp_path)

@@ -74,7 +74,8 @@ def test_the_best_is_that_of_the_highest_score_or_of_the_most_verdicts() -> None
     form = {"verdict": r"Verdict: (\w+)", "names": ["A", "B", "C"]}
     judged = best(texts("a", "b", "c"), {"one": ["Verdict: B"], "two": ["hm", "Verdict: D", "Verdict: B"]}, **form)
     assert judged.chosen == 1 and judged.counted == ["verdicts outside the form in two"] * 2
-    assert judged.told["verdicts"][1] == {"judge": "two", "verdict": None}
+    assert judged.told["verdicts"][1] == {"judge": "two", "verdict": None, "text": None}
+    assert judged.told["verdicts"][3] == {"judge": "two", "verdict": "B", "text": 1}
     nothing = best(texts("a", "b", "c"), {"one": ["I cannot say"]}, **form)
     assert (nothing.chosen, nothing.why, nothing.counted) == (None, "no verdict", ["verdicts outside the form in one"])
 

@@ -117,7 +117,9 @@ def test_a_judge_that_answers_outside_its_form_chooses_none(tmp_path: Path) -> N
     assert judged["counted"] == {"verdicts outside the form in judge": 48}
     assert agree["counted"]["no text in judged"] == 48 and agree["kept"] > 0
     for line in lines(tmp_path, "judged"):
-        assert line["consensus"]["verdicts"] == [{"judge": "judge", "verdict": None}] and line["text"] == ""
+        assert (
+            line["consensus"]["verdicts"] == [{"judge": "judge", "verdict": None, "text": None}] and line["text"] == ""
+        )
     assert any("verdicts outside the form in judge 48" in note for note in summary["notes"])
 
 

@@ -116,8 +116,9 @@ class BestOf(TextRule):
             for one in verdicts:
                 verdict = answers.extracted(self.verdict, one.answer)
                 place = self._named(judge, verdict, count)
-                said.append({"judge": judge, "verdict": verdict})
-                named.update([place] if place in places else [])
+                text = places.index(place) if place in places else None
+                said.append({"judge": judge, "verdict": verdict, "text": text})
+                named.update([] if text is None else [text])
                 if place not in places:
                     counted.append(f"{OUTSIDE if place is None else GONE} in {judge}")
             if self.orders and named:
@@ -126,7 +127,7 @@ class BestOf(TextRule):
                 counted += [f"{SPLIT} in {judge}"] * split
                 named = Counter[int]() if split else Counter([first])
             votes += named
-        scores = [float(votes[place]) if votes else None for place in places]
+        scores = [float(votes[at]) if votes else None for at in range(len(texts))]
         return scores, {"verdicts": said}, counted
 
     def _named(self, judge: str, verdict: str | None, count: int) -> int | None:

@@ -117,6 +117,8 @@ def judged(first: str, second: str, orders: tuple[str, str]) -> Callable[[int, d
     """Which of two a judge names in both orders: 0 what it was shown first, 1 what it was shown second."""
 
     def choose(row: int, words: dict[str, str]) -> tuple[str, str] | str:
+        if words[first] == words[second]:
+            return "equal answers"
         last = [re.findall("[01]", words[name])[-1:] for name in orders]
         named = [shown[int(one[0])] for one, shown in zip(last, [(first, second), (second, first)], strict=True) if one]
         if not named:
@@ -125,8 +127,7 @@ def judged(first: str, second: str, orders: tuple[str, str]) -> Callable[[int, d
             return "verdicts differ"
         if len(named) == 1:
             return "too few verdicts"
-        chosen, rejected = named[0], ({first, second} - {named[0]}).pop()
-        return (chosen, rejected) if words[chosen] != words[rejected] else "equal answers"
+        return named[0], ({first, second} - {named[0]}).pop()
 
     return choose
 

@@ -87,7 +87,7 @@ CASES: dict[str, tuple[dict[str, tuple[str, list[str]]], dict[str, Any], Any, An
         {**FIRST, **ORDERS},
         {
             "reads": {"ab": "ab", "ba": "ba"},
-            "rule": {"best_of": {"verdict": "[01]", "names": {"ab": ["0", "1"], "ba": ["1", "0"]}, "least": 2}},
+            "rule": {"best_of": {"verdict": "[01]", "names": {"ab": ["0", "1"], "ba": ["1", "0"]}}},
         },
         DPO,
         dpo(0.3),
@@ -131,6 +131,7 @@ def test_a_run_and_a_plain_loop_make_the_same_pairs_and_end_with_the_same_weight
     counts = Counter("pair" if isinstance(one, tuple) else one for one in plain.made)
     print(case, dict(counts))
     assert 0 < counts["pair"] < len(found)
+    assert "judge" not in case or all(counts[why] for why in ("verdicts differ", "too few verdicts"))
     (file,) = (tmp_path / "runs").glob("*/*/summary.json")
     tally = json.loads(file.read_text(encoding="utf-8"))["streams"]["pairs"]
     assert {"pair": tally["kept"], **tally["dropped"]} == counts
