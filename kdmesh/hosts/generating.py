@@ -286,12 +286,22 @@ class _Generation:
             rivals: list[int] | None = against(why, [*others])
         else:
             rivals = self._keeping.pair(said, why, asked, texts, self._rows)
+        if rivals is not None and self._host.config.authors and max(rivals, default=-1) < 0:
+            asked = asked[: len(said)] * 2
+            texts, why, rivals = self._stand_ins(asked[: len(said)])
         votes = None if agreed is None else list(agreed)
         samples = torch.tensor([one.sample for one in asked], dtype=torch.int64)
         found = _Sorted(texts, samples, said, why, votes, verdicts, likely, rivals)
         if self._schedule.every is None:
             self._host.sorted[self._op.stream] = found
         return found
+
+    def _stand_ins(self, asked: Sequence[Asked]) -> tuple[list[tuple[list[int], int]], list[str], list[int]]:
+        """In the trial, where all texts are what the data say, so that there is no pair: what each sample says, over
+        that without its first token, or twice that. What learns of pairs is computed then, too."""
+        copied = Copied(self._host.reading).write(self._agent, asked, self._rows)
+        others = [(ids[:at] + (ids[at + 1 :] or ids[at:] * 2), at) for ids, at in copied]
+        return copied + others, [""] * len(asked), [*range(len(asked), 2 * len(asked))] + [-1] * len(asked)
 
     def _asked(self, step: int, due: Tensor) -> list[Asked]:
         """What is to be written at a step, to the samples at positions ``due`` of the stream."""

@@ -15,6 +15,7 @@ from text_meshes import llama
 from kdmesh import MeshError
 from kdmesh.builtin.datasets.written import written as dataset
 from kdmesh.contracts.filter import WrittenText
+from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import RunFailed
@@ -401,3 +402,20 @@ def test_no_pair_has_a_text_of_no_token(monkeypatch: pytest.MonkeyPatch) -> None
     silent.add("t")
     summary = run_once(Request(parse(mesh()), backend="inline"))[0]
     assert summary["streams"]["made"]["dropped"]["no token in one"] == 64
+
+
+@pytest.mark.parametrize("fields", [mesh(), of_several()], ids=["a filter", "a rule"])
+def test_check_tries_what_learns_of_pairs(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the texts of the trial are those of the data, whoever writes them, so that none is over another."""
+    seen: list[int] = []
+    inner = Rollouts.batch
+
+    def batch(self: Rollouts, step: int, size: int, drop_last: bool) -> Any:
+        found = inner(self, step, size, drop_last)
+        if self.stream.name == "made" and found is not None:
+            seen.append(len(found.x.pairs))
+        return found
+
+    monkeypatch.setattr(Rollouts, "batch", batch)
+    found = examine(make_plan(parse(fields), registry()))
+    assert any(seen) and not [note for note in found.notes if "trial" in note]
