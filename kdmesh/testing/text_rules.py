@@ -63,8 +63,8 @@ class TextRuleContract(Alike):
             best = 1.0 + number  # another in each set, so that a best score that is remembered changes what is chosen
             scores = [None if text.text == "none" else best * (text.text == right) for text in made]
             candidates = [
-                Candidate(text, stream, f"writer of {stream}", score if "score" in offer.needs else None)
-                for text, stream, score in zip(made, STREAMS, scores, strict=True)
+                Candidate(text, stream, f"writer of {stream}", score if "score" in offer.needs else None, place, 3)
+                for place, (text, stream, score) in enumerate(zip(made, STREAMS, scores, strict=True))
             ]
             verdict = ("1", "2", "neither", "3 or 1")[(sample + number) % 4]
             found.append((candidates, {name: [replace(made[0], text=verdict)] for name in self.reads}))
@@ -149,7 +149,7 @@ class TextRuleContract(Alike):
         super().test_ray_gives_the_same_bits(offer, settings, run_mesh, on_ray)
 
     def test_it_chooses_one_or_says_why_not(self, offer: TextRuleOffer, settings: dict[str, Any]) -> None:
-        """A place among the texts, or a reason; what is kept beside it is plain data. Of a single text, too."""
+        """A place among the texts, or a reason; what is kept beside it is plain data. Where others are missing, too."""
         for number in range(3):
             made = self.made(offer, settings)
             for texts, read in self.texts(offer, number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from kdmesh.contracts.filter import Filter
@@ -40,6 +41,11 @@ class Answer(Filter):
     def said(self, one: WrittenText) -> object:
         """What a text answers, as it is compared; None where it answers nothing."""
         return self._compared(answers.extracted(self.pattern, one.answer))
+
+    @staticmethod
+    def plain(said: object) -> str:
+        """An answer as it is told: equal ones as the same words."""
+        return answers.plain(said) if isinstance(said, Decimal) else str(said)
 
     def truth(self, one: WrittenText) -> object:
         """The right answer to its prompt; None where a column does not say it."""

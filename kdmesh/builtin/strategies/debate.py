@@ -12,7 +12,9 @@ on the last one:
       - {from: labels, to: student, stream: debate, objective: ce}
 
 With ``teach: pairs`` the last stream has pairs of all that was said in any round, as the rule ``pairs`` makes them, and
-students compare them with a ``reference``: a right answer over a wrong one, say, taught by DPO.
+students compare them with a ``reference``: a right answer over a wrong one, say, taught by DPO. After Zhou, Huang and
+Liao, Debate, Reflect, and Distill: Multi-Agent Feedback with Tree-Structured Preference Optimization for Efficient
+Language Model Enhancement, 2025, who make a tree of them.
 
 Where the mesh has metrics of texts, it is measured beside what it is to beat: the vote without debate, and each
 debater's vote with itself, of as many texts as the debate takes.

@@ -158,7 +158,9 @@ class DebateConfig(_OfLabels):
     rounds: int = Field(1, ge=0, le=20, description="how often each reads the others and answers anew; 0: a vote alone")
     rule: TextRuleRef | None = Field(None, description="a rule over texts, by which the debate closes; by default vote")
     teach: Literal["winner", "transcript", "pairs"] = Field(
-        "winner", description="what is learned: the text that the rule chose, all that was said, and that, or pairs"
+        "winner",
+        description="what is learned: the winner, which the rule chose; the transcript, all that was said with the "
+        "winner last; or pairs, one text over another",
     )
     pairs: TextRuleRef | None = Field(
         None, description="teach pairs: a rule that says which of all that was said is chosen, and which rejected"

@@ -25,7 +25,8 @@ class Vote(TextRule):
     answer votes for none, and counts. It abstains where no text has an answer, where fewer than ``share`` of all texts
     give the most frequent one, and, with ``ties: abstain``, where another is as frequent; with ``ties: first`` the one
     that came first wins then. Whose text has no answer is counted; a text that is missing counts in ``share`` alone.
-    Rejected is the first text with another answer, and of a tie none: nobody has won it.
+    Rejected is the first text with another answer, and of a tie none: nobody has won it. Of a debate that is Samanta et
+    al., "Internalizing Self-Consistency in Language Models: Multi-Agent Consensus Alignment" (MACA), 2025.
     """
 
     def __init__(self, pattern: str | None, numeric: bool, share: float, ties: str) -> None:

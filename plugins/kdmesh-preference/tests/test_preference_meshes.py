@@ -382,6 +382,7 @@ def test_the_first_right_answer_is_chosen_over_the_first_wrong_one(
     choice = rule.choose(said(*words), {})
     assert (choice.chosen, choice.rejected, choice.why) == found
     assert len(choice.counted) == sum(not re.search("[0-9]", one) for one in words)
+    assert all(one in (None, "3", "4", "5") for one in choice.told["answers"])  # as `vote` tells them, 3 and 3.0 alike
     unknown = rule.choose(said(*words, known=" "), {})
     assert (unknown.chosen, unknown.why) == (None, "no right answer known")
 

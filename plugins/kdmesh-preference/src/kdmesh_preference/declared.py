@@ -1,7 +1,8 @@
 """Pairs in an order that is declared: what some agents say over what another does, teachers over their student, say.
 
 After Chen, Deng, Yuan, Ji and Gu, "Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models",
-2024, who choose the data's answers over the student's own.
+2024, who choose the data's answers over the student's own. This rule chooses among what agents write, and the data's
+answers are none of that: SPIN itself is a file of pairs made beforehand.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class RightOverWrong(TextRule):
     def choose(self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]) -> Choice:
         """By the answers."""
         said, truth = [self.answer.said(one.text) for one in texts], self.answer.truth(texts[0].text)
-        told = {"answers": [None if one is None else str(one) for one in said]}
+        told = {"answers": [None if one is None else Answer.plain(one) for one in said]}
         lost = [f"no answer in {one.stream}" for one, answer in zip(texts, said, strict=True) if answer is None]
         if truth is None:
             return Choice(None, UNKNOWN, told, lost)
