@@ -1,7 +1,16 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from server import Server
+
+sys.path.append(str(Path(__file__).parent.parent / "zero_difference"))
+
+from threads import one_thread
+
+__all__ = ["one_thread"]
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 import torch
-from served_meshes import bert, classified, tops, write
+from served_meshes import WORDS, bert, classified, tops, write
+from transformers import BertConfig, BertForSequenceClassification
 
 from kdmesh.cli import main
 from kdmesh.endpoints import client
@@ -23,8 +24,11 @@ from kdmesh.graph.resources import Resources
 from kdmesh.placement import settle
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
+from kdmesh.streams.order import epoch_order
+from kdmesh.text import tokenizers
 from kdmesh.text.api import Labeller, texts_of, words_of
 from kdmesh.text.api_settings import ApiConfig
+from kdmesh.text.settings import TokenizerConfig
 
 
 @pytest.fixture(autouse=True)
@@ -385,6 +389,46 @@ def test_the_bundled_topology_gives_a_student_that_replaces_it(served, tmp_path)
     found = {name: facts["metrics"]["test"]["accuracy"] for name, facts in summary["agents"].items()}
     assert found["teacher"] == 1.0 and found["student"] >= 0.9  # which has never seen a label
     assert summary["endpoints"]["teacher"]["requests"] == len(server.bodies) == 121
+
+
+def test_a_student_ends_with_the_weights_of_a_plain_loop(served, tmp_path):
+    """Over transformers, with what the server says of each label; a batch learns it as any teacher's answers."""
+    server = served(tops=tops)
+    fields = classified(tmp_path, server.url)
+    lines = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text().splitlines()]
+    words = tokenizers.load(TokenizerConfig(bpe={"vocabulary": 300}), lambda: [line["text"] for line in lines])
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=64, hidden_dropout_prob=0, attention_probs_dropout_prob=0, num_labels=3,
+        pad_token_id=words.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "s")
+    words.save_pretrained(tmp_path / "s")
+    fields["agents"]["student"] = {"model": {"hf": {"path": str(tmp_path / "s"), "max_length": 60}}}
+    fields["train"] = {**fields["train"], "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9}}}
+    del fields["text"]
+    net = BertForSequenceClassification.from_pretrained(tmp_path / "s").train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=True)
+    rows = examine(make_plan(parse(fields), registry())).streams["train"].rows
+    for epoch in range(2):
+        for at in rows[epoch_order(0, "train", epoch, len(rows))].split(8):
+            texts = [lines[row]["text"] for row in at.tolist()]
+            said = []
+            for text in texts:
+                shares = [math.exp(tops(text)[f" {label.capitalize()}"]) for label in sorted(WORDS)]
+                said.append([math.log(share / sum(shares)) for share in shares])
+            own = net(**words(texts, padding=True, return_tensors="pt")).logits
+            optimizer.zero_grad()
+            target = torch.tensor(said).softmax(-1)
+            torch.nn.functional.kl_div(own.log_softmax(-1), target, reduction="batchmean").backward()
+            optimizer.step()
+    _, root = run(fields, tmp_path)
+    start = BertForSequenceClassification.from_pretrained(tmp_path / "s").state_dict()
+    found = BertForSequenceClassification.from_pretrained(root / "agents" / "student").state_dict()
+    for name, value in net.state_dict().items():
+        assert torch.equal(found[name], value), name
+        assert not torch.equal(found[name], start[name]), name
 
 
 @pytest.mark.ray

@@ -13,9 +13,13 @@ from test_zero_difference_rollouts import BOTH, NEW, SEED, SIZE, Both
 from transformers import LlamaForCausalLM
 
 import kdmesh
+from kdmesh.backends import Session
 from kdmesh.backends.inline import InlineBackend
 from kdmesh.cli import main
 from kdmesh.engine.check import examine
+from kdmesh.engine.launch import run_once
+from kdmesh.engine.request import Request
+from kdmesh.spec.read import parse
 
 ROUNDS, DRAWS, STEPS = 2, 4, 6
 
@@ -92,3 +96,15 @@ def test_a_run_and_a_plain_loop_keep_the_same_and_end_with_the_same_weights(
     sums = {name: one["weights_sha256"] for name, one in result.summary["agents"].items()}
     again = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert {name: one["weights_sha256"] for name, one in again["agents"].items()} == sums
+
+
+@pytest.mark.ray
+def test_on_ray_it_keeps_the_same_and_ends_with_the_same_weights(tmp_path: Path, ray_session: Session) -> None:
+    fields = mesh(Both(tmp_path, "", BOTH), placement="spread").dump()
+    sums = []
+    for session in (Session("inline"), ray_session):
+        request = Request(parse(fields), session.name, out=tmp_path / session.name)
+        agents = run_once(request, session=session)[0]["agents"]
+        sums.append({name: one["weights_sha256"] for name, one in agents.items()})
+    assert sums[0] == sums[1]
+    assert learned(tmp_path / "inline") == learned(tmp_path / ray_session.name) and all(learned(tmp_path / "inline"))
