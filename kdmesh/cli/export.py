@@ -67,6 +67,8 @@ def execute(args: argparse.Namespace) -> int:
     form = forms.form_of(args.to)
     form.refuse()
     trained = Trained.read(args.folder, code=not args.no_code)
+    if trained.writes:
+        _refuse_scores(args)
     inputs = None if args.data is None else read_inputs(args, trained, "--data")
     told, end = progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None)
     folder = Path(args.out) if args.out is not None else Path(args.folder) / form.name
@@ -78,6 +80,12 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_scores(args: argparse.Namespace) -> None:
+    if args.data is not None:
+        what = "samples are scored by agents that answer once for each, and this one writes"
+        raise MeshError(what, where="--data", instead="leave it out: the file is compared with the agent")
+
+
 def _gguf(args: argparse.Namespace) -> int:
     """The same of a language model, by the converter of llama.cpp."""
     from kdmesh.inference.export import gguf
@@ -86,9 +94,7 @@ def _gguf(args: argparse.Namespace) -> int:
     if args.no_code:
         what = "the converter of llama.cpp is a program, which would be run"
         raise MeshError(what, where="--no-code", instead="--to onnx, or without --no-code")
-    if args.data is not None:
-        what = "samples are scored by agents that answer once for each, and this one writes"
-        raise MeshError(what, where="--data", instead="leave it out; the served file is compared with the agent")
+    _refuse_scores(args)
     numbers = args.numbers or gguf.TYPES[0]
     if numbers not in gguf.TYPES:
         raise MeshError(f"found {numbers!r}", where="--numbers", instead=nearest(numbers, gguf.TYPES, "types"))

@@ -9,11 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from test_export import refused, told
 from transformers import PreTrainedTokenizerFast
 
+import kdmesh
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
@@ -21,7 +24,7 @@ from kdmesh.inference.export import llama_server
 from kdmesh.inference.export.modelfile import Pieces, pieces_of
 from kdmesh.spec.read import parse
 from kdmesh.text.settings import CharactersConfig, TokenizerConfig
-from kdmesh.text.tokenizers import make
+from kdmesh.text.tokenizers import begin_with, make
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -42,19 +45,25 @@ def texts(path: Path, text: str) -> None:
 
 def tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     found = make(TokenizerConfig(characters=CharactersConfig()), ["abc"])
-    found.chat_template, found.bos_token = template, "<|b|>"
+    found.chat_template = template
+    found.add_special_tokens({"bos_token": "<|b|>"})
     return found
 
 
+@pytest.mark.parametrize("begins", [True, False])
 @pytest.mark.parametrize("template", [CHATML, BY_DEFAULT, LLAMA])
-def test_pieces_give_what_the_tokenizer_writes(template: str) -> None:
+def test_pieces_give_what_the_tokenizer_writes(template: str, begins: bool) -> None:
     own = tokenizer(template)
+    if begins:
+        begin_with(own, own.bos_token_id)
     pieces = pieces_of(own)
     talk = [{"role": role, "content": role * 2} for role in ("user", "assistant", "user", "assistant", "user")]
     for turns in (talk, talk[:1], [{"role": "system", "content": "be brief"}, *talk]):
         written = own.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        assert pieces.text(turns) == written.removeprefix("<|b|>")
-    assert ("Be kind." in pieces.start) == (template == BY_DEFAULT) and "<|b|>" not in pieces.go()
+        assert pieces.text(turns) == (written.removeprefix("<|b|>") if begins else written)
+    assert ("Be kind." in pieces.start) == (template == BY_DEFAULT)
+    assert ("<|b|>" in pieces.go()) == (template == LLAMA and not begins)
+    assert pieces.assistant[1] == pieces.user[1]
 
 
 def test_a_template_of_go_has_the_pieces_in_their_places() -> None:
@@ -169,9 +178,33 @@ def test_mistakes_are_told_and_nothing_is_left(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bare", "broken", "empty", "idle"]
 
 
-def test_what_only_gguf_has_is_refused_elsewhere(writers: dict[str, Path], capsys: Any) -> None:
+def test_what_only_gguf_has_is_refused_elsewhere(writers: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     assert "it is for gguf and ollama" in refused(capsys, "export", writers["d"], "--to", "onnx", "--numbers", "f16")
-    assert "--to gguf or ollama" in refused(capsys, "export", writers["s"], "--to", "onnx")
+    for form in ("onnx", "torch_export"):
+        assert "a prefix beside it" in refused(capsys, "export", writers["p"], "--to", form)
+    (tmp_path / "x.csv").write_text("text,label\nthe cat,a\n", encoding="utf-8")
+    said = refused(capsys, "export", writers["s"], "--to", "onnx", "--data", tmp_path / "x.csv", "--text", "text")
+    assert "this one writes" in said
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch_export", "int8"])
+def test_a_graph_of_a_language_model_says_what_comes_after_each_token(
+    form: str, writers: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    more = ["--tolerance", "1"] if form == "int8" else []
+    told(capsys, "export", writers["s"], "--to", form, "--out", tmp_path / form, *more)
+    record = json.loads((tmp_path / form / "export.json").read_text(encoding="utf-8"))
+    agent = kdmesh.load(writers["s"])
+    width = agent.model.net.config.vocab_size
+    assert record["outputs"][0]["shape"] == ["batch", "length", width] and len(record["compared"]["lengths"]) == 2
+    assert record["compared"]["largest_difference"] <= (0.05 if form == "int8" else 1e-5)
+    if form == "onnx":
+        session = onnxruntime.InferenceSession(str(tmp_path / form / "model.onnx"), providers=["CPUExecutionProvider"])
+        for shape in ((1, 3), (4, 11)):
+            ids = torch.randint(1, width, shape, generator=torch.Generator().manual_seed(0))
+            (found,) = session.run(None, {"input_ids": ids.numpy()})
+            with torch.no_grad():
+                assert np.allclose(found, agent.model.net(ids).logits.numpy(), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -195,14 +228,16 @@ def test_a_converted_model_answers_as_the_agent_does(tmp_path: Path, capsys: Any
         ],
     }
     own.write_text(json.dumps(told_), encoding="utf-8")
-    texts(tmp_path / "a.jsonl", "The cat sat on the mat, and the dog ran away.")
+    chats = [[("user", f"What is {number}?"), ("assistant", f"{number} is a number.")] for number in range(60)]
+    rows = [{"messages": [{"role": role, "content": said} for role, said in chat]} for chat in chats]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     config = {
         "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 256,
     }  # fmt: skip
     mesh = {
         "name": "lm", "task": "language_modelling", "text": {"max_length": 64},
-        "data": {"dataset": {"text": {"path": str(tmp_path / "a.jsonl")}}, "test": 0.2},
+        "data": {"dataset": {"text": {"path": str(tmp_path / "a.jsonl"), "messages": "messages"}}, "test": 0.2},
         "agents": {"s": {"model": {"hf": {"config": config, "tokenizer": str(tmp_path / "tokenizer")}}}},
         "train": {"steps": 8, "batch_size": 4, "optimizer": {"adamw": {"lr": 3e-3}}},
     }  # fmt: skip

@@ -123,7 +123,7 @@ def _compare(trained: Trained, graph: Graph, answers: Answers, form: Form, toler
         inputs = graph.given(x)
         wanted = dense(output(module(x))).float()
         with refused(f"{form.title} cannot run a batch of {rows} of", trained.config.agent), quiet():
-            found = answers(inputs)
+            found = graph.rows(answers(inputs), x)
         if found.shape != wanted.shape:
             what = f"{form.title} gives {list(found.shape)} where {trained.config.agent} gives"
             raise MeshError(f"{what} {list(wanted.shape)}", where="--to", instead="another form")

@@ -63,6 +63,10 @@ class Graph(nn.Module, ABC):
     def given(self, x: Any) -> tuple[Tensor, ...]:
         """The inputs that stand for samples as the agent's module takes them."""
 
+    def rows(self, found: Tensor, x: Any) -> Tensor:
+        """The answers of the agent's module to these samples, in those of the graph."""
+        return found
+
 
 class Numbers(Graph):
     """Of samples ``x [B, ...]`` float32, as the run read or prepared them."""
@@ -121,7 +125,7 @@ class TextsGraph(Graph):
         else:
             samples = [Sample(text(size)) for size in sizes]
         tokens: Tokens = self.encoder.encode(Texts(samples))[0].whole()
-        if tokens.ids.shape[1] > length:
+        if tokens.ids.shape[1] > length and self.encoder.head == SEQUENCE:
             tokens.ids, tokens.mask = tokens.ids[:, :length], tokens.mask[:, :length]
         return tokens
 
@@ -131,12 +135,40 @@ class TextsGraph(Graph):
         return (x.ids, x.mask.long(), *types)
 
 
+class LanguageGraph(TextsGraph):
+    """Of tokens, the logits of what comes after each: ``[B, L, V]``. Padding stands behind, where nothing sees it.
+
+    The whole text is read each time: nothing is remembered between two tokens that are written.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__(trained)
+        self.inputs, self._typed = self.inputs[:1], False
+        width = self.net.get_output_embeddings().weight.shape[0]
+        self.output = Port("logits", "float32", ("batch", "length", width))
+
+    def forward(self, input_ids: Tensor) -> Tensor:  # type: ignore[override]
+        """Return logits."""
+        found: Tensor = self.net(input_ids=input_ids, use_cache=False)[0]
+        return found
+
+    def given(self, x: Tokens) -> tuple[Tensor, ...]:
+        """Numbers of tokens."""
+        return (x.ids,)
+
+    def rows(self, found: Tensor, x: Tokens) -> Tensor:
+        """Of the tokens that are to be predicted."""
+        return found.flatten(0, 1)[x.units]
+
+
 def graph_of(trained: Trained) -> Graph:
     """MeshError, in words, for an agent whose answers are no row of numbers for each sample."""
     who, root = trained.config.agent, str(trained.root)
+    if trained.config.adapted == "prefix":
+        what = f"{who} is a model with a prefix beside it, which is no part of its forward"
+        raise MeshError(what, file=root, where="model.hf.prefix", instead="low-rank updates (`lora`): they are merged")
     if trained.writes:
-        what = f"{who} is a language model: only models that answer once for a sample are exported"
-        raise MeshError(what, file=root, where="task", instead="--to gguf or ollama; or its folder, for transformers")
+        return LanguageGraph(trained)
     if trained.offer.rows != "samples" or trained.offer.labels == "relevance":
         what = f"{who} learned {trained.config.task}, and answers more than once for a sample"
         raise MeshError(what, file=root, where="task", instead="an agent that answers once for a sample")

@@ -75,11 +75,12 @@ def room_of(trained: Trained) -> int:
 
 def pieces_of(tokenizer: Any) -> Pieces:
     """What a tokenizer puts around turns. MeshError where it does more than that."""
-    begin = tokenizer.bos_token or ""
+    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    begin = tokenizer.bos_token if begins else ""  # what begins every text is no part of Ollama's template
 
     def told(turns: Turns, opens: bool = True) -> str:
         text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opens)
-        return text.removeprefix(begin) if begin else text  # Ollama writes it itself
+        return text.removeprefix(begin)
 
     def turns(*said: str) -> Turns:
         roles = {"S": "system", "U": "user", "V": "user", "A": "assistant", "B": "assistant"}
@@ -93,7 +94,8 @@ def pieces_of(tokenizer: Any) -> Pieces:
         between = told(turns(*talks[2]), opens=False).removeprefix(alone)
         before_answer, rest = between.split("Aone")
         middle, _ = rest.split("Vtwo")
-        before = _shared_end(middle, first)
+        before = middle.removeprefix(after)  # turns mostly end alike
+        before = before if before and first.endswith(before) else _shared_end(middle, first)
         head, of_system = told(turns(*talks[1]), opens=False).split("Uone")[0].split("Sset")
         system = head, of_system.removesuffix(before)
         made = Pieces(
