@@ -19,7 +19,6 @@ from kdmesh.cli import main
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
-from kdmesh.spec.read import parse
 
 ROUNDS, DRAWS, STEPS = 2, 4, 6
 
@@ -100,10 +99,11 @@ def test_a_run_and_a_plain_loop_keep_the_same_and_end_with_the_same_weights(
 
 @pytest.mark.ray
 def test_on_ray_it_keeps_the_same_and_ends_with_the_same_weights(tmp_path: Path, ray_session: Session) -> None:
-    fields = mesh(Both(tmp_path, "", BOTH), placement="spread").dump()
+    hosts = {"a": ["s", "s.hinted", "s.r2"], "b": ["s.r1", "s.r1.hinted"]}
+    spec = mesh(Both(tmp_path, "", BOTH), placement=hosts).plan().spec
     sums = []
     for session in (Session("inline"), ray_session):
-        request = Request(parse(fields), session.name, out=tmp_path / session.name)
+        request = Request(spec, session.name, out=tmp_path / session.name)
         agents = run_once(request, session=session)[0]["agents"]
         sums.append({name: one["weights_sha256"] for name, one in agents.items()})
     assert sums[0] == sums[1]
