@@ -179,6 +179,6 @@ $(SMOLLM_READY): $(RUN_READY)
 $(DEV_READY): $(TORCH_READY) pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps --no-build-isolation $(foreach folder,$(wildcard plugins/*/),--editable $(folder))
-	$(PIP) --no-deps --upgrade --target $(VISION) torchvision
+	$(PIP) --no-deps --upgrade --target $(VISION) torchvision timm
 	$(BIN)/python tests/beside_torch.py $(VISION)
 	touch $(RUN_READY) $@

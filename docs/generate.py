@@ -748,6 +748,7 @@ column: null
 model: {mlp: {hidden: [64]}}
 weights_of: null
 weights: net.safetensors
+new_head: head
 saved: copy
 update: {ema: {of: s, decay: 0.99}}
 view: {augment: [shift]}
@@ -1372,19 +1373,12 @@ SHOWN = {  # of each plugin, in the order of the page: what it shows, and the de
     "seed": ("an objective with a memory and a trained adapter", "seed"),
     "simclr": ("a derived agent, and gradients through both ends of a flow", "SimCLR"),
     "sqlite_table": ("a data set, and messages for users", "read"),
-    "timm_models": ("models of another library", "build"),
     "jsonl_log": ("an observer", "_tell"),
 }
 MORE_OF = {
     "sqlite_table": (
         "`python examples/cookbook/sqlite_table.py` makes the database of the mesh, from data that come with\n"
         "scikit-learn."
-    ),
-    "timm_models": (
-        "timm imports torchvision. PyPI's wheel of that is built for CUDA's torch, and cannot be imported beside one\n"
-        "for the CPU: install both from one index. Tried with timm 1.0.31, torchvision 0.28.0, torch 2.13.0 for the\n"
-        "CPU, where the operators that torchvision misses were declared by hand. The tests use timm where it is\n"
-        "installed, and a stand-in of its two functions elsewhere."
     ),
 }
 

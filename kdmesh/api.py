@@ -147,12 +147,17 @@ class Mesh:
         MeshError for what is no finished run's folder, and where no agent of this mesh has weights there.
         """
         _a_path(run, "begin_from", instead="a finished run's folder: runs/<name>/<time>")
-        spec, anew = begun_from(parse(self._fields), Path(run), "begin_from")
+        before = parse(self._fields)
+        spec, anew = begun_from(before, Path(run), "begin_from")
         for name, agent in spec.agents.items():
-            if agent.weights is not None:
+            if agent != before.agents[name]:
                 fields: dict[str, Any] = self._fields["agents"][name]
                 kept = {field: value for field, value in fields.items() if field not in ("seed", "init_of")}
-                self._fields["agents"][name] = {**kept, "weights": agent.weights}
+                model = agent.model
+                if agent.weights is None and model is not None:  # a folder in place of a file
+                    self._fields["agents"][name] = {**kept, "model": {model.name: model.config}}
+                else:
+                    self._fields["agents"][name] = {**kept, "weights": agent.weights}
         return anew
 
     def agent(self, name: str, model: nn.Module | str | dict[str, Any] | None = None, **fields: Any) -> str:

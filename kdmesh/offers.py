@@ -351,6 +351,8 @@ class ModelOffer(Offer):
     ``encoder``: for models of texts, an import string of ``make(config, task=..., text=..., tags=..., agent=...,
     files=..., texts=...)``, which returns a :class:`kdmesh.text.encoder.Encoder`. Such a model is built as
     ``factory(task=..., classes=..., labels=..., vocabulary=..., pad=..., separator=..., **config)``; it reads `Tokens`.
+    ``images``: of a model of texts that there is for images too, an import string of ``build(config, task=...,
+    input_shape=..., classes=..., labels=...)``, which reads pixels of 0 to 1.
     ``sizes``: for language models, an import string of ``sizes(config) -> (values of a row that its last layer maps,
     how many outputs)``, each None where settings do not tell; it imports no torch, as a plan is drawn without.
     ``learning``: settings that only weights which learn by gradient have a use of; on others they are refused.
@@ -374,6 +376,7 @@ class ModelOffer(Offer):
     lookup: str = ""
     served: bool = False
     fixed: bool = False
+    images: str = ""
 
 
 @dataclass(frozen=True)

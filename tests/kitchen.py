@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,9 @@ COOKBOOK = ROOT / "examples" / "cookbook"
 
 @pytest.fixture(scope="session")
 def kitchen(tmp_path_factory):
-    """A copy of the cookbook, with the database that one of its meshes reads, and a timm where there is none."""
+    """A copy of the cookbook, with the database that one of its meshes reads."""
     folder = tmp_path_factory.mktemp("kitchen") / "cookbook"
     shutil.copytree(COOKBOOK, folder, ignore=shutil.ignore_patterns("__pycache__", "*.sqlite"))
-    if find_spec("timm") is None:
-        shutil.copy(ROOT / "tests" / "examples" / "timm_stand_in" / "timm.py", folder)
     path, before = str(folder), os.environ.get("PYTHONPATH")
     sys.path.insert(0, path)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (path, before)))  # of interpreters that contracts start

@@ -34,6 +34,8 @@ def tell(plan: Plan, found: Checked, owner: str, drawn: Sequence[str] | None, co
         raise MeshError(
             what, where=f"{plan.at(f'agents.{first}')}.seed", instead="leave it out, or a model without `path`"
         )
+    if spec.model is not None and not spec.model.is_import and (layer := spec.model.config.get("new_head")):
+        found.notes.append(f"{owner}: begins with its checkpoint, but for {layer}, drawn anew by its seed")
     if not count or owner in plan.trainable or spec.weights is not None or spec.model is None or spec.model.is_import:
         return
     heard = {plan.owner.get(end) for edge in plan.edges for end in (edge.source, edge.target)}

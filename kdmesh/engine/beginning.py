@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from kdmesh.contracts.run_files import MANIFEST, SEEDS
 from kdmesh.engine.folder import AGENTS
 from kdmesh.errors import MeshError, nearest
-from kdmesh.files import WEIGHTS, found_at, inside
+from kdmesh.files import OURS, WEIGHTS, found_at, inside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kdmesh.spec import MeshSpec
+
+USED = ("attention", "max_length", "bi_encoder", "gradient_checkpointing", "lora", "dtype")
+"""Settings of a model that has a form of its own which say how it is used; what it is, its folder says."""
 
 
 def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[str]]:
@@ -35,11 +38,21 @@ def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[s
     for name, agent in spec.agents.items():
         if agent.weights_of is not None or agent.weights is not None:
             continue
-        file = inside(root, AGENTS, name, WEIGHTS) if name in ended else None
+        start = {"seed": None, "init_of": None}
+        home = inside(root, AGENTS, name)
+        if name in ended and agent.model is not None and (home / OURS).is_file():
+            if "prefix" in agent.model.config:
+                anew.append(f"{name} begins as the file says: a prefix is no part of the model in {home}")
+                continue
+            kept = {field: value for field, value in agent.model.config.items() if field in USED}
+            model = agent.model.model_copy(update={"config": {**kept, "path": str(home)}})
+            agents[name] = agent.model_copy(update={"model": model, **start})
+            continue
+        file = home / WEIGHTS if name in ended else None
         if file is None or not file.is_file():
             anew.append(f"{name} begins as the file says: {root} has no weights of it")
             continue
-        agents[name] = agent.model_copy(update={"weights": str(file), "seed": None, "init_of": None})
+        agents[name] = agent.model_copy(update={"weights": str(file), **start})
     if agents == spec.agents:
         instead = nearest(next(iter(spec.agents)), ended, "agents of that run")
         raise MeshError(f"no agent of this mesh has weights in {root}", where=where, instead=instead)

@@ -6,6 +6,7 @@ import copy
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,7 +61,6 @@ from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.plan import Plan
@@ -668,6 +668,9 @@ def _settings(plan: Plan, owner: str, found: Checked, updates: int, modules: dic
         where = f"{_set_at(plan, owner, field or '')}.{field}.metric"
         labels.watched(plan, found, train.watches.metric, where)
         unanswered.watched(plan, found, train.watches.metric, where)
-    path = plan.spec.agents[origin(plan, owner)].weights
-    if path is not None:
+    begins = plan.spec.agents[origin(plan, owner)]
+    if begins.weights is not None:
         build(plan, owner, found.reading, registry(), modules, "cpu")
+        if begins.new_heads:
+            what = f"begins with {Path(begins.weights).name}, but for {', '.join(begins.new_heads)}"
+            found.notes.append(f"{owner}: {what}, drawn anew by its seed")

@@ -111,7 +111,7 @@ def _gated(part: Gated, kept: Collection[str]) -> Gated:
 def _again(plan: Plan, best: str, saved: Path) -> dict[str, object]:
     """Where a teacher's weights are: in a file, or, of a model that has a form of its own, in the whole folder."""
     if not (saved / OURS).is_file():
-        return {"weights": str(saved / WEIGHTS), "seed": None}
+        return {"weights": str(saved / WEIGHTS), "new_head": None, "seed": None}
     model = _own(plan, best).model
     assert model is not None
     kept = {name: value for name, value in model.config.items() if name in ("attention", "max_length")}
@@ -125,10 +125,12 @@ def _own(plan: Plan, name: str) -> AgentSpec:
     elsewhere = lookup(owner.model, registry()) or is_served(owner.model, registry())
     drawn = first.weights is None and not elsewhere
     seed = seed_of(plan, plan.owner[name]) if drawn else None
-    start = {"weights": first.weights, "seed": seed, "init_of": None, "weights_of": None, "gate": None}
+    start = {"weights": first.weights, "new_head": first.new_head, "seed": seed}
+    alone = {"init_of": None, "weights_of": None, "gate": None}
     update = "grad" if owner.learns else "frozen"
     model = owner.model if update == "grad" else _still(owner.model)
-    return plan.spec.agents[name].model_copy(update={**start, "model": model, "train": owner.train, "update": update})
+    own = {"model": model, "train": owner.train, "update": update}
+    return plan.spec.agents[name].model_copy(update={**start, **alone, **own})
 
 
 def _frozen(plan: Plan, name: str, **learned: object) -> AgentSpec:

@@ -46,6 +46,7 @@ FLOWS = 1000  # a mesh with more is not tried: to build each loss and compute it
 VALUES = 2**21  # numbers of one batch's outputs and layers, in all, up to which it has its own size
 PLAIN: dict[str, Any] = {
     "weights": None,
+    "new_head": None,
     "init_of": None,
     "prune": [],
     "quantize": None,

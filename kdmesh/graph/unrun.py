@@ -236,6 +236,12 @@ def _agent(plan: Plan, registry: Registry, name: str, agent: AgentSpec, where: s
     if agent.quantize is not None and plan.task_of(name).outputs == "vocabulary":
         what = f"{name} is a language model, whose last layer is read past its rounding"
         raise MeshError(what, where=f"{where}.quantize", instead=f"{OUT}; files of GGUF have few bits too")
+    if agent.new_heads and agent.weights is None:
+        what = "a new head is put on weights that are read, and there is no `weights`"
+        raise MeshError(what, where=f"{where}.new_head", instead=f"weights: FILE, or {OUT}")
+    if agent.new_heads and not agent.learns:
+        what = f"the weights of {name} do not learn by gradient, so that its new head would stay random"
+        raise MeshError(what, where=f"{where}.new_head", instead=f"update: grad, or {OUT}")
     if agent.prepare is not None:
         _prepares(plan, name, f"{where}.prepare")
     _still(plan, registry, name, agent, where)

@@ -129,7 +129,8 @@ def _written(
         elif own is None:
             _write_weights(host, agent, state, root)
         else:
-            own(root, host.reading.encoder(agent).tokenizer, **_ends(host, agent), told=_learned(host, agent))
+            texts = (host.reading.encoder(agent).tokenizer,) if host.reading.texts else ()
+            own(root, *texts, **_ends(host, agent), told=_learned(host, agent))
         _describe(host, agent, root, card, own is not None, bool(files))
         weights = host.agents[agent].weights  # of unread ones the file that is referred to is all that there is
         found = Comparison("weights") if weights.unread else prove(host, agent, root, state, home if files else None)

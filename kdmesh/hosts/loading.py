@@ -16,12 +16,12 @@ from kdmesh.errors import MeshError
 from kdmesh.files import CONFIG, OURS, RULE, WEIGHTS, found_at, link_outside, read, reason
 from kdmesh.hosts.bounds import bounded
 from kdmesh.hosts.compression.int8 import quantize
-from kdmesh.hosts.modules import read_weights, refuse_weights
+from kdmesh.hosts.modules import imported, read_weights, refuse_weights
 from kdmesh.hosts.references import follow
 from kdmesh.hosts.saved_rules import load_rule
 from kdmesh.hosts.scaled import scale
 from kdmesh.hosts.taps import AtExit
-from kdmesh.imports import import_path, maker, makes
+from kdmesh.imports import import_path, makes
 from kdmesh.plugins import registry
 from kdmesh.spec import DEFAULT_TASK, ModelRef
 from kdmesh.spec.train import Precision
@@ -99,9 +99,11 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
             )
         elsewhere = follow(root, home)
         if own.is_file():
-            from kdmesh.text.saved import load_saved
+            from kdmesh.text.saved import load_images, load_saved
 
-            module: nn.Module = load_saved(root, config.model_dump(), elsewhere[0].parent if elsewhere else None)
+            of_images, home_of = bool(config.input_shape), elsewhere[0].parent if elsewhere else None
+            told = config.model_dump()
+            module: nn.Module = load_images(root, told) if of_images else load_saved(root, told, home_of)
         else:
             ref, file = _ref(config), elsewhere[0] if elsewhere else root / WEIGHTS
             if not ref.is_import:  # first without memory: sizes in a damaged folder may be any
@@ -114,8 +116,8 @@ def load(folder: str | Path, code: bool = True, home: Path | None = None) -> nn.
                     f"no layer {config.exit!r} in this model", where="exit", instead="a complete copy of it"
                 )
             module = (AtExit(module, config.exit) if config.exit else module).eval()
-            if config.scale is not None and not (root / SETTINGS).is_file():  # else it is scaled before it is prepared
-                scale(module, config.scale["divided_by"])
+        if config.scale is not None and not (root / SETTINGS).is_file():  # else it is scaled before it is prepared
+            scale(module, config.scale["divided_by"])
         if config.quantize is not None:
             quantize(module)
         headers = [in_header(file) for file in elsewhere or sorted(root.glob("*.safetensors"))]
@@ -188,7 +190,7 @@ def _build(ref: ModelRef, config: Config, root: Path, code: bool) -> nn.Module:
         instead = f"build the module yourself and load {root / WEIGHTS} with safetensors"
         if not code:
             raise MeshError(f"would import {ref.name}", file=str(root), where="model", instead=instead)
-        module = maker(ref.name, "model", (nn.Module,), "nn.Module", instead=instead)(**ref.config)
+        module = imported(ref, "model", config.input_shape, config.classes, instead)
     else:
         offer = registry().find("models", ref.name)
         more: dict[str, Any] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from zipfile import is_zipfile
 import torch
 from torch import Tensor, nn
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.language_models import needed
 from kdmesh.hosts import guard
 from kdmesh.hosts.bounds import bounded
@@ -20,7 +21,7 @@ from kdmesh.hosts.compiler import spare_compiler
 from kdmesh.hosts.compression.int8 import quantize
 from kdmesh.hosts.compression.pruning import pruned
 from kdmesh.hosts.scaled import unscale
-from kdmesh.imports import maker
+from kdmesh.imports import import_path, maker
 from kdmesh.signals.lazy import Lazy
 from kdmesh.streams.seeds import mix
 from kdmesh.text.source import PICKLED
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
     from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.offers import ModelOffer
     from kdmesh.plugins import Registry
+    from kdmesh.spec import ModelRef
     from kdmesh.streams.table import Table
 
+LOOKED_AT = 8
+"""Images of which the range is looked at."""
+ROUNDING = 1e-5
 CONVERT = (
     'a safetensors file; to make one, where you trust yours: safetensors.torch.save_file(torch.load("{}", '
     'weights_only=True), "{}.safetensors")'
@@ -84,7 +89,7 @@ def build(
     else:
         module = _plain(plan, agent, reading, registry, modules, device)
     if path is not None:
-        load_weights(module, path, f"agents.{agent}.weights")
+        load_weights(module, path, f"agents.{agent}.weights", plan.spec.agents[first].new_heads)
     elif first != agent and first in modules and device != "meta":
         module.load_state_dict(plain_module(copy.deepcopy(modules[first])).state_dict())
     if spec.prune:
@@ -116,7 +121,8 @@ def _plain(
     seeds = guard.seeded(seed_of(plan, agent))
     with bounded(where), seeds, torch.device(device if device == "meta" else "cpu"):
         if spec.model.is_import:
-            module = maker(spec.model.name, where, (nn.Module,), "nn.Module")(**spec.model.config)
+            classes = plan.answers.outputs(reading.table) if labels is None else len(labels)
+            module = imported(spec.model, where, () if reading.texts else reading.shape(agent), classes)
         else:
             offer = registry.find("models", spec.model.name, where)
             try:
@@ -144,6 +150,17 @@ def refused_at(where: str) -> Iterator[None]:
     except MeshError as error:
         error.where = f"{where}.{error.where}" if error.where else where
         raise
+
+
+def imported(ref: ModelRef, where: str, shape: Sequence[int], classes: int, instead: str = "") -> Any:
+    """Call what an import path names, a class or a function, with the settings that the file gives.
+
+    `num_classes` and, of images, `in_chans` follow from the data where it takes them by name and the file is silent.
+    """
+    make = maker(ref.name, where, (nn.Module,), "nn.Module", instead=instead)
+    known = {"num_classes": classes, **({"in_chans": shape[0]} if len(shape) == 3 else {})}
+    takes = inspect.signature(make).parameters
+    return make(**{name: value for name, value in known.items() if name in takes} | ref.config)
 
 
 def known_classes(plan: Plan, agent: str, table: Table) -> list[int] | None:
@@ -177,34 +194,72 @@ def _make(
             labels=table.labels if labels is None else [table.labels[n] for n in labels if table.labels],
             **encoder.facts,
         )
+    names = table.labels if labels is None else [table.labels[n] for n in labels if table.labels]
+    if offer.images:
+        _refuse_pixels(agent, reading)
+        own = import_path(offer.images, f"agents.{agent}.model")
+        shape, task = torch.Size(reading.shape(agent)), plan.task_of(agent).name
+        return own(offer.config.model_validate(config), task=task, input_shape=shape, classes=classes, labels=names)
     if offer.encoder:
         raise MeshError(
             "this model reads texts, and the data are numbers",
             where=f"agents.{agent}.model",
             instead="mlp, cnn ..., or a data set of texts",
         )
-    more = {"labels": table.labels if labels is None else [table.labels[n] for n in labels if table.labels]}
-    return offer.make(
-        config, input_shape=torch.Size(reading.shape(agent)), classes=classes, **(more if offer.fixed else {})
-    )
+    more = {"labels": names} if offer.fixed else {}
+    return offer.make(config, input_shape=torch.Size(reading.shape(agent)), classes=classes, **more)
 
 
-def load_weights(module: nn.Module, path: str, where: str) -> None:
-    """Load a safetensors file into a module; names or shapes that do not fit are refused with both sides."""
-    read_weights(module, Path(path), where)
+def _refuse_pixels(agent: str, reading: Preprocessor) -> None:
+    """MeshError where a model that prepares images itself would see others than pixels of 0 to 1."""
+    if agent in reading.inputs:
+        return
+    if reading.prepared(agent) is not None:
+        what = "this model prepares images itself, by its processor, and these are prepared before"
+        raise MeshError(what, where=f"agents.{agent}.prepare", instead="prepare: []")
+    few = reading.samples(agent, torch.arange(min(len(reading.table), LOOKED_AT), device="cpu"))
+    low, high = (float(one) for one in few.aminmax())
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        what = f"this model reads pixels of 0 to 1, and these are of {low:.3g} to {high:.3g}"
+        raise MeshError(what, where=f"agents.{agent}.model", instead="images as a data set of images reads them")
 
 
-def read_weights(module: nn.Module, path: Path, where: str, keep: bool = False) -> None:
+def load_weights(module: nn.Module, path: str, where: str, new_head: Sequence[str] = ()) -> None:
+    """Load a safetensors file into a module; names or shapes that do not fit are refused with both sides.
+
+    ``new_head``: layers that stay as they were drawn, whatever the file has of them.
+    """
+    read_weights(module, Path(path), where, new_head=new_head)
+
+
+def read_weights(module: nn.Module, path: Path, where: str, keep: bool = False, new_head: Sequence[str] = ()) -> None:
     """The same; ``keep``: floating numbers keep the type that they have in the file."""
     from safetensors.torch import load_file
 
     state = _from_file(load_file, path, where)
+    if new_head:
+        own = module.state_dict()
+        _refuse_heads(own, new_head, f"{where.removesuffix('weights')}new_head")
+        state = {name: one for name, one in state.items() if not _is_of(name, new_head)}
+        state |= {name: one for name, one in own.items() if _is_of(name, new_head)}
     _refuse_unlike(module, state, path, where)
     if keep:
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             if name in state:
                 tensor.data = tensor.data.to(state[name].dtype)
     module.load_state_dict(state)
+
+
+def _is_of(name: str, layers: Sequence[str]) -> bool:
+    return any(name.startswith(f"{layer}.") for layer in layers)
+
+
+def _refuse_heads(own: dict[str, Tensor], new_head: Sequence[str], where: str) -> None:
+    for layer in new_head:
+        if not any(_is_of(name, [layer]) for name in own):
+            layers = {name.rpartition(".")[0] for name in own}
+            what = f"this model has no layer {layer!r} with weights"
+            raise MeshError(what, where=where, instead=nearest(layer, layers, "layers"))
 
 
 def refuse_weights(module: nn.Module, path: Path, where: str) -> None:
@@ -239,14 +294,18 @@ def _from_file(read: Callable[[Path], dict[str, Tensor]], path: Path, where: str
 
 def _refuse_unlike(module: nn.Module, state: dict[str, Tensor], path: Path, where: str) -> None:
     own = module.state_dict()
-    wrong = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)
-    if wrong:
-        raise MeshError(
-            f"{path} does not fit this model, first at {wrong[0]!r}: {_shape(state, wrong[0])} in the file, "
-            f"{_shape(own, wrong[0])} in the model",
-            where=where,
-            instead="weights saved from this model",
-        )
+    names = sorted(own.keys() ^ state.keys())
+    shapes = sorted(name for name in own if name in state and own[name].shape != state[name].shape)
+    if not (wrong := names or shapes):
+        return
+    layers = {name.rpartition(".")[0] for name in names + shapes}
+    anew = f", or new_head: {min(layers)}, which then starts anew" if len(layers) == 1 and min(layers) else ""
+    raise MeshError(
+        f"{path} does not fit this model, first at {wrong[0]!r}: {_shape(state, wrong[0])} in the file, "
+        f"{_shape(own, wrong[0])} in the model",
+        where=where,
+        instead=f"weights saved from this model{anew if where.startswith('agents.') else ''}",
+    )
 
 
 def _shape(state: dict[str, Tensor], name: str) -> str:

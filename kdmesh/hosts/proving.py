@@ -47,7 +47,7 @@ def prove(host: HostState, agent: str, root: Path, state: dict[str, Tensor], hom
     found = Comparison("kdmesh.load", len(rows))
     x, before = host.reading.samples(agent, rows).to(one.device), one.forwards
     read: Any = loading.load(root, home=home)
-    module: nn.Module = (read if own is None else read.model).to(one.device)
+    module: nn.Module = (read.model if own is not None and host.reading.texts else read).to(one.device)
     with inference(one.module), cast(one.device.type, one.weights.settings.precision):
         reseed(host.seed, one.device)
         mine = dense(one.forward(x)[0])

@@ -67,6 +67,9 @@ class AgentSpec(Strict):
     model: ModelRef | None = Field(None, description="the model; not for an agent with `weights_of`")
     weights_of: str | None = Field(None, description="share the weights of this agent")
     weights: str | None = Field(None, description="safetensors file with initial weights")
+    new_head: str | list[str] | None = Field(
+        None, description="layer that starts anew, of whatever size, where `weights` has the rest: fc; or several"
+    )
     update: Literal["grad", "frozen", "merged"] | EmaUpdate = Field(
         "grad", description="grad, frozen, merged (flows `as: weights` alone change them) or {ema: {of: agent}}"
     )
@@ -138,6 +141,11 @@ class AgentSpec(Strict):
             )
         refuse_twice(self.prepare)
         return self
+
+    @property
+    def new_heads(self) -> list[str]:
+        """The layers that are not read from `weights`."""
+        return [self.new_head] if isinstance(self.new_head, str) else self.new_head or []
 
     @property
     def learns(self) -> bool:

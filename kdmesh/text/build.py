@@ -60,6 +60,8 @@ def build(
     trust_remote_code: str | None = None,
     label_map: dict[str, str] | None = None,
     max_length: int | None = None,
+    new_head: str | None = None,
+    processor: object = None,
     whole: bool = False,
 ) -> TextModel:
     """Return the model; what is not read is drawn from torch's default generator.
@@ -72,23 +74,27 @@ def build(
     """
     head = head_of(task, bi_encoder is not None)
     causal = head == CAUSAL
-    del tokenizer, pad_token  # said their part when the samples were encoded
+    del tokenizer, pad_token, processor  # said their part when the samples were encoded
+    if new_head is not None and (causal or head in LISTS):
+        what = "scores and next tokens have no labels, of which there could be others"
+        raise MeshError(what, where="model.hf.new_head", instead="leave it out")
     meta, trusted, changes = torch.get_default_device().type == "meta", trust_remote_code is not None, config or {}
     if path is None:
         settings = make_config(changes, _filled(task, vocabulary, pad))
         order = None
     else:
         settings = read_config(path, revision, trusted, changes)
-        order = None if causal or head in LISTS else order_of(settings, labels, label_map or {})
-    auto = _auto(head, task, settings, trusted)
+        named = not causal and head not in LISTS and new_head is None
+        order = order_of(settings, labels, label_map or {}) if named else None
+    auto = auto_of(head, task, settings, trusted)
     if (causal or head in LISTS) and label_map:
         what = "the next token is no label" if causal else "scores have no labels"
         raise MeshError(what, where="model.hf.label_map", instead="leave it out")
     if not causal:
-        _answers(settings, head, task, classes, path is None, pad)
+        _answers(settings, head, task, classes, path is None or new_head is not None, pad)
     _fits(settings, vocabulary, max_length, path)
     how = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "attn_implementation": attention}
-    net, drawn = _network(auto, settings, path, revision, trusted, how, layers, order, not causal, whole)
+    net, drawn = network(auto, settings, path, revision, trusted, how, layers, order, not causal, whole, new_head)
     if head == BI:
         _embeds(net, bi_encoder, meta)
     elif causal:
@@ -113,7 +119,7 @@ def build(
     return made
 
 
-def _network(
+def network(
     auto: Any,
     settings: PreTrainedConfig,
     path: str | None,
@@ -124,6 +130,7 @@ def _network(
     order: list[int] | None,
     answers: bool,
     whole: bool,
+    new_head: str | None = None,
 ) -> tuple[Any, list[str] | None]:
     """The network, of the layers that are kept, its outputs in an order; and which weights were not read: None, all.
 
@@ -136,7 +143,7 @@ def _network(
             keep_config(settings, layers)  # refuses numbers before weights are read
         if whole and not meta:
             _held(auto, settings, path, trusted, how)
-        net, drawn = read_model(auto, settings, path, revision, trusted, answers, how, whole)
+        net, drawn = read_model(auto, settings, path, revision, trusted, answers, how, whole, new_head)
     if path is None or meta:  # on meta, the weights were read for their names and shapes alone
         return _fresh(auto, settings if layers is None else keep_config(settings, layers), trusted, how), drawn
     if order is not None and order != sorted(order):
@@ -244,7 +251,7 @@ def _dressed(
     return made
 
 
-def _auto(head: Head, task: str, settings: PreTrainedConfig, trusted: bool) -> Any:
+def auto_of(head: Head, task: str, settings: PreTrainedConfig, trusted: bool) -> Any:
     """The class of transformers that makes models for a task."""
     import transformers
 
@@ -254,7 +261,7 @@ def _auto(head: Head, task: str, settings: PreTrainedConfig, trusted: bool) -> A
         raise MeshError(
             f"transformers has no {settings.model_type} for {task}",
             where="model.hf",
-            instead="an architecture for this task: bert, roberta, llama, qwen2 ...",
+            instead=f"an architecture for this task: {head.known} ...",
         )
     return auto
 
@@ -302,7 +309,7 @@ def _answers(settings: PreTrainedConfig, head: Head, task: str, classes: int, ne
     if head != BI and (new or nameless(settings) or head == CROSS):
         settings.num_labels = 1 if head == CROSS else classes
     _pad(settings, pad)
-    _problem(settings, task)
+    say_problem(settings, task)
 
 
 def _pad(settings: PreTrainedConfig, pad: int | None) -> None:
@@ -318,7 +325,7 @@ def _pad(settings: PreTrainedConfig, pad: int | None) -> None:
         )
 
 
-def _problem(settings: Any, task: str) -> None:
+def say_problem(settings: Any, task: str) -> None:
     """Write down what the outputs are, as transformers reads it; refuse a model that says they are something else."""
     own, wanted = settings.problem_type, problem_of(task)
     if wanted is None:

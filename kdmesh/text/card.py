@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdmesh.text.heads import IMAGE
 from kdmesh.text.peft import ADAPTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kdmesh.text.exported import Exported
+    from kdmesh.text.exported import Described
 
 
 def card(
     name: str,
-    model: Exported,
+    model: Described,
     *,
     mesh: str,
     seed: int,
@@ -62,7 +63,7 @@ def card(
     return "\n".join(lines)
 
 
-def _licence(model: Exported) -> str:
+def _licence(model: Described) -> str:
     return f" (licence: {model.licence or 'not stated'})" if model.base else ""
 
 
@@ -79,15 +80,18 @@ def _referred(name: str) -> list[str]:
     ]
 
 
-def _usage(name: str, model: Exported) -> list[str]:
+def _usage(name: str, model: Described) -> list[str]:
     """How to run it without kdmesh."""
     auto = model.head.auto
     adapted = model.adapted == "prefix"
-    lines = ["```python", f"from transformers import AutoTokenizer, {auto}", ""]
+    reader, named = ("AutoImageProcessor", "processor") if model.head == IMAGE else ("AutoTokenizer", "tokenizer")
+    lines = ["```python", f"from transformers import {reader}, {auto}", ""]
+    if model.head == IMAGE:
+        lines[1:2] = ["from PIL import Image", lines[1]]
     if adapted:
         lines[1:2] = ["from peft import PeftModel", lines[1]]
     lines += [
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}")  # this folder',
+        f'{named} = {reader}.from_pretrained("{name}")  # this folder',
         f'model = {auto}.from_pretrained("{name}").eval()',
     ]
     if adapted:

@@ -26,6 +26,8 @@ def encoder(
     texts: Callable[[], list[str]],
 ) -> Encoder:
     """Load the tokenizer that the settings name, or make it from ``texts``; ``files``: one that was made before."""
+    if config.processor is not None:
+        raise MeshError("the data are texts", where="model.hf.processor", instead="leave it out: it is of images")
     if text.pack and head_of(task) != CAUSAL:
         raise MeshError("packed samples are for language modelling", where="text.pack", instead="pack: false")
     tokenizer = tokenizers.loads(files) if files is not None else tokenizers.for_model(config, texts, task)

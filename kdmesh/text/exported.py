@@ -11,27 +11,32 @@ if TYPE_CHECKING:
     from kdmesh.text.heads import Head
 
 
-class Exported(Protocol):
-    """A model of transformers with what kdmesh knows of it: see :class:`kdmesh.text.model.TextModel`."""
+class Described(Protocol):
+    """What a card tells of a model of transformers."""
 
-    net: Any
     head: Head
-    classes: int
-    max_length: int | None
-    separator: int | None
     base: str
     hub: bool
     licence: str | None
     adapted: str | None
+
+    def usage(self) -> list[str]:
+        """A program's lines that ask a `model` with what reads its samples."""
+
+
+class Exported(Described, Protocol):
+    """A model of transformers with what kdmesh knows of it: see :class:`kdmesh.text.model.TextModel`."""
+
+    net: Any
+    classes: int
+    max_length: int | None
+    separator: int | None
 
     def types(self, x: Tokens) -> Tensor:
         """Which of two texts each token is of."""
 
     def answers(self, x: Tokens, values: Tensor) -> Tensor:
         """The answers in what the net gives of tokens."""
-
-    def usage(self) -> list[str]:
-        """A program's lines that ask a `model` with its `tokenizer`."""
 
     def __call__(self, x: Tokens) -> Any:
         """The logits of tokens."""

@@ -15,7 +15,7 @@ class Head(NamedTuple):
     """A kind of model. ``auto``: its class of transformers; ``pipeline``: the hub's name of what it is for.
 
     ``adapter``: peft's name of it; ``usage``: how to print an answer of a model of this kind, from its ``logits``;
-    ``per``: what it has an answer for.
+    ``per``: what it has an answer for; ``known``: architectures that have one.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Head(NamedTuple):
     adapter: str
     usage: str = ""
     per: Literal["samples", "units"] = "samples"
+    known: str = "bert, roberta, llama, qwen2"
 
 
 SEQUENCE = Head(
@@ -51,6 +52,14 @@ CAUSAL = Head(
 )
 CROSS = Head("cross_encoder", "AutoModelForSequenceClassification", "text-ranking", "SEQ_CLS")
 BI = Head("bi_encoder", "AutoModel", "sentence-similarity", "FEATURE_EXTRACTION")
+IMAGE = Head(
+    "image",
+    "AutoModelForImageClassification",
+    "image-classification",
+    "",
+    "print(model.config.id2label[int(logits.argmax())])",
+    known="vit, deit, dinov2, swin, convnext, resnet",
+)
 LISTS = (CROSS, BI)
 """Those that score the candidates of a query: both together, or by an embedding of each."""
 

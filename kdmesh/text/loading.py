@@ -31,12 +31,15 @@ def read_model(
     head: bool,
     how: dict[str, Any],
     whole: bool = False,
+    new_head: str | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load a checkpoint's weights into the model of ``config``; with it, the names of those that were drawn anew.
 
     What transformers would silently draw is refused, unless it is a whole head (``head``: classification) that the
     checkpoint does not have: that one starts at random, from torch's default generator. ``whole``: no weights may be
-    left over, and none drawn. With `meta` as default device the files' headers are read, and the model has no weights.
+    left over, and none drawn.
+    ``new_head``: a layer that is drawn, whatever the checkpoint has of it. With `meta` as default device the files'
+    headers are read, and the model has no weights.
     """
     check_weights(path)
     more = {**how, **reach(path, revision, PATH), **({} if revision is None else {"revision": revision})}
@@ -52,14 +55,22 @@ def read_model(
             **more,
             **device,
         )
+    drawn: set[str] = set()
+    if new_head is not None:
+        drawn = _draw(model, new_head)
     for key, stored, own in sorted(info["mismatched_keys"]):
+        if key in drawn:
+            continue
+        anew = _heads(model)
         raise MeshError(
             f"{path} has {key} of shape {tuple(stored)}, where this model has {tuple(own)}",
             where=PATH,
-            instead="weights of this architecture and with as many outputs",
+            instead="weights of this architecture and with as many outputs"
+            + (f", or new_head: {key.split('.')[0]}, which then starts anew" if key.split(".")[0] in anew else ""),
         )
     new = head and not whole
-    missing = {key for key in info["missing_keys"] if not (new and is_new_head(model, key, info["missing_keys"]))}
+    lacks = set(info["missing_keys"]) - drawn
+    missing = {key for key in lacks if not (new and is_new_head(model, key, info["missing_keys"]))}
     if missing:
         first, more_keys = min(missing), f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MeshError(
@@ -73,7 +84,29 @@ def read_model(
         )
     if not meta:
         own_memory(model)
-    return model, sorted(info["missing_keys"])
+    return model, sorted(lacks | drawn)
+
+
+def _heads(model: PreTrainedModel) -> list[str]:
+    """The layers with weights that stand beside the network itself."""
+    base = [] if model.base_model is model else [model.base_model_prefix]
+    return [name for name, part in model.named_children() if name not in base and any(True for _ in part.parameters())]
+
+
+def _draw(model: PreTrainedModel, layer: str) -> set[str]:
+    """Draw a head anew, as its architecture begins it; the names of its parameters. MeshError for what is no head."""
+    heads = _heads(model)
+    if layer not in heads:
+        what, where = f"this model has no head {layer!r}", "model.hf.new_head"
+        raise MeshError(what, where=where, instead=f"new_head: {' or '.join(heads)}" if heads else "leave it out")
+    head = model.get_submodule(layer)
+    if not next(head.parameters()).is_meta:
+        for part in head.modules():
+            for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+                vars(tensor).pop("_is_hf_initialized", None)  # by which transformers would leave it as it was read
+            vars(part).pop("_is_hf_initialized", None)
+            model._init_weights(part)
+    return {f"{layer}.{name}" for name in head.state_dict()}
 
 
 @contextmanager

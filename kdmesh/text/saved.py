@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from kdmesh.errors import MeshError
 from kdmesh.signals.lazy import dense
 from kdmesh.streams.texts import Sample, Texts
+from kdmesh.text import images
 from kdmesh.text.build import build
 from kdmesh.text.encoder import Encoder
 from kdmesh.text.heads import CAUSAL, LISTS, TOKEN, head_of
 from kdmesh.text.peft import with_prefix
-from kdmesh.text.settings import BiEncoderSettings
+from kdmesh.text.settings import BiEncoderSettings, HfConfig
 from kdmesh.text.tokenizers import read
 
 if TYPE_CHECKING:
@@ -92,3 +93,21 @@ def load_saved(root: Path, config: dict[str, Any], source: Path | None = None) -
     if config.get("adapted") == "prefix":
         model.net = with_prefix(model.net, root)
     return Saved(model, encoder).eval()
+
+
+def load_images(root: Path, config: dict[str, Any]) -> nn.Module:
+    """The same of a model of images, whose folder has its processor too."""
+    settings = config["model"]
+    if not isinstance(settings, dict) or not isinstance(settings.get("hf"), dict):
+        raise MeshError("this folder holds no model of transformers", file=str(root), where="model")
+    attention = settings["hf"].get("attention", "sdpa")
+    if attention not in ATTENTION:
+        raise MeshError(f"found {attention!r}", file=str(root), where="model.hf.attention", instead="sdpa or eager")
+    return images.build(
+        HfConfig(path=str(root), attention=attention),
+        task=config["task"],
+        input_shape=config["input_shape"],
+        classes=config["classes"],
+        labels=config["labels"] or [],
+        whole=True,
+    ).eval()

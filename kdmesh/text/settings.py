@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 from kdmesh.offers import Config
 from kdmesh.spec.names import BAD
 
+MOST_PIXELS = 1 << 13
+"""Of a side of an image."""
+
 
 class BpeConfig(Config):
     """Byte-pair merges learned from the training texts; every text can be written in it."""
@@ -68,6 +71,22 @@ class BiEncoderSettings(Config):
     scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor of the score; of cosines 10 and more")
 
 
+Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+
+
+class ProcessorSettings(Config):
+    """What is done to an image of pixels 0 to 1 before the model sees it."""
+
+    size: Side | tuple[Side, Side] | None = Field(
+        None, description="height and width, or of the shorter side alone; by default images stay as large as they are"
+    )
+    resample: Literal["bilinear", "bicubic", "lanczos", "box"] = Field("bilinear", description="how they are resized")
+    crop: tuple[Side, Side] | None = Field(None, description="height and width of the middle that is kept")
+    mean: list[float] = Field([0.0], min_length=1, description="taken off, of each channel or of all")
+    std: list[Annotated[float, Field(gt=0)]] = Field([1.0], min_length=1, description="what is then divided by")
+    scale: float = Field(1.0, gt=0, description="factor of the pixels before that")
+
+
 class HfConfig(Config):
     """A model of transformers."""
 
@@ -77,6 +96,12 @@ class HfConfig(Config):
     )
     tokenizer: str | TokenizerConfig | None = Field(
         None, description="folder or hub id of the tokenizer, or how to make one; by default `path`"
+    )
+    processor: str | ProcessorSettings | None = Field(
+        None, description="of images: the folder of a processor, or its settings; by default the one at `path`"
+    )
+    new_head: str | None = Field(
+        None, description="layer that is not read from `path` but starts anew, for other labels: classifier"
     )
     pad_token: str | None = Field(
         None, description="token that fills up shorter texts, where the tokenizer names none; by default one it has"
@@ -105,7 +130,7 @@ class HfConfig(Config):
         None, ge=2, description="tokens of a sample, fewer than the mesh's `text` allows; by default as many"
     )
 
-    @field_validator("revision", "layers", "trust_remote_code", "label_map")
+    @field_validator("revision", "layers", "new_head", "trust_remote_code", "label_map")
     @classmethod
     def _of_a_path(cls, value: Any, info: ValidationInfo) -> Any:
         if value not in (None, {}) and info.data.get("path", "unread") is None:
@@ -119,8 +144,8 @@ class HfConfig(Config):
             raise ValueError("write path: FOLDER or hub id, or config: {model_type: bert, ...}")
         if self.path is not None and "model_type" in self.config:
             raise ValueError("`path` says what the model is; leave out config.model_type")
-        if self.path is None and self.tokenizer is None:
-            raise ValueError("a model made from `config` needs `tokenizer`: FOLDER, or {bpe: {vocabulary: 512}}")
+        if self.new_head is not None and self.label_map:
+            raise ValueError("a new head has the labels of the data: leave `label_map` out")
         if self.trust_remote_code not in (None, self.path):
             raise ValueError(
                 f"code is run only where it is asked for by name: trust_remote_code: {self.path}, or leave it out"

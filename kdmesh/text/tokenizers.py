@@ -31,7 +31,9 @@ def for_model(config: HfConfig, texts: Callable[[], list[str]], task: str = DEFA
     own = config.tokenizer
     if own is not None:
         return load(own, texts, task)
-    assert config.path is not None  # HfConfig asks for one of the two
+    if config.path is None:
+        what, instead = "a model made from `config` has none", "tokenizer: FOLDER, or {bpe: {vocabulary: 512}}"
+        raise MeshError(what, where=WHERE, instead=instead)
     trusted = config.trust_remote_code is not None
     read_config(config.path, config.revision, trusted, {})  # which the tokenizer's reader reads, too
     return read(config.path, config.revision, trusted)

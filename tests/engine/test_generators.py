@@ -29,6 +29,8 @@ SETTINGS: dict[str, Any] = {
     "sklearn": None,  # of a file, and frozen
     "lightgbm": None,
     "onnx": None,
+    "torchvision": None,  # of other libraries: tests/builtin/test_library_models.py
+    "timm": None,
 }
 RULES = [
     offer.name

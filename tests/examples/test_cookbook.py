@@ -50,8 +50,7 @@ def few(kitchen, monkeypatch):
 
     def made(name, placement, others=False):
         monkeypatch.setenv("KDMESH_PLUGINS_DIR", str(kitchen))
-        alone = f"{name},timm" if (kitchen / "timm.py").exists() else name
-        monkeypatch.setenv("KDMESH_PLUGINS", ",".join(path.stem for path in kitchen.glob("*.py")) if others else alone)
+        monkeypatch.setenv("KDMESH_PLUGINS", ",".join(path.stem for path in kitchen.glob("*.py")) if others else name)
         assert [(one.status, one.error, one.remark) for one in registry().records if one.name == name] == [
             ("ok", "", "")
         ]

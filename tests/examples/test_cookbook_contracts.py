@@ -18,7 +18,6 @@ from kdmesh.testing import (
     ConsensusContract,
     DatasetContract,
     GateContract,
-    ModelContract,
     ObjectiveContract,
     ObserverContract,
     StrategyContract,
@@ -135,13 +134,6 @@ class TestSQLite(Cooked, DatasetContract):
     @pytest.fixture
     def settings(self, kitchen):
         return {"path": str(kitchen / "wine.sqlite"), "table": "wines", "label": "grower", "order": "id"}
-
-
-class TestTimm(Cooked, ModelContract):
-    """With timm itself where that is there, and with a stand-in of two functions where it is not."""
-
-    module, named = "timm_models", "MODEL"
-    config: ClassVar = {"name": "resnet10t", "options": {"zero_init_last": False}}  # else some weights begin without
 
 
 @pytest.mark.slow
@@ -286,22 +278,6 @@ def test_two_equal_views_and_one_party_are_refused(cookbook):
     ):
         with pytest.raises(MeshError, match=said):
             Mesh(data="digits", agents={"a": {"model": "mlp"}}, connect=[connect]).plan()
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "said"), [("nothing", (1, 8, 8), "has no model"), ("resnet10t", (9,), "read images")]
-)
-def test_timm_says_what_it_cannot_do(cookbook, name, shape, said):
-    with pytest.raises(MeshError, match=said):
-        cookbook("timm_models").build(shape, 10, name, False, {})
-
-
-def test_without_timm_the_user_is_told_what_to_install(cookbook, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MeshError, match=r"timm cannot be imported.*\n.*pip install timm"):
-        cookbook("timm_models").build((1, 8, 8), 10, "resnet10t", False, {})
 
 
 def test_half_a_line_of_one_that_was_killed_is_left_behind(cookbook, tmp_path):

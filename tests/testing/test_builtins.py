@@ -300,6 +300,8 @@ for kind in CONTRACTS:
             continue  # it is what a file says, and never learns: tests/engine/test_file_models.py
         if (kind, offer.name) == ("views", "torchvision"):
             continue  # it needs that library: tests/builtin/test_torchvision_views.py
+        if kind == "models" and offer.name in ("torchvision", "timm"):
+            continue  # these need their libraries: tests/builtin/test_library_models.py
         if offer.factory.startswith("kdmesh."):  # a plugin's own tests look after the rest
             globals()[f"Test_{kind}_{offer.name}"] = contract(kind, offer)
 

@@ -387,7 +387,6 @@ def test_more_tokens_than_embeddings_and_more_positions_than_there_are(tmp_path)
         ({}, "write path: FOLDER or hub id, or config"),
         ({"path": "a", "config": {"model_type": "bert"}}, "leave out config.model_type"),
         ({"config": {"model_type": "bert"}, "layers": [0]}, "`layers` is about the model at `path`"),
-        ({"config": {"model_type": "bert"}}, "needs `tokenizer`"),
         ({"path": "a", "trust_remote_code": "true"}, "only where it is asked for by name: trust_remote_code: a"),
         ({"path": "a", "trust_remote_code": True}, "valid string"),
         ({"path": "a", "lora": {}, "prefix": {}}, "`lora` or `prefix`, not both"),
@@ -401,3 +400,8 @@ def test_more_tokens_than_embeddings_and_more_positions_than_there_are(tmp_path)
 def test_settings_that_do_not_go_together_are_refused(settings, what):
     with pytest.raises(ValidationError, match=what):
         HfConfig.model_validate(settings)
+
+
+def test_a_model_from_settings_says_what_its_tokenizer_is():
+    with pytest.raises(MeshError, match=r"(?s)made from `config` has none.*tokenizer: FOLDER"):
+        tokenizers.for_model(HfConfig.model_validate({"config": {"model_type": "bert"}}), list)

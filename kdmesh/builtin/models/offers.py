@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
@@ -54,6 +54,15 @@ class VitConfig(Config):
     dim: int = Field(64, ge=1, description="size of a token; a multiple of heads")
     depth: int = Field(2, ge=1, description="transformer layers")
     heads: int = Field(4, ge=1, description="attention heads per layer")
+
+
+class NamedModelConfig(Config):
+    """A model that a library has under a name."""
+
+    name: str = Field(min_length=1, description="what the library calls it: resnet18, mobilenet_v3_small ...")
+    args: dict[str, Any] = Field(
+        {}, description="its other arguments; classes and channels follow from the data, weights from `weights`"
+    )
 
 
 class CrossEncoderConfig(_Layers):
@@ -132,6 +141,19 @@ MODELS = [
         "Dosovitskiy et al. 2021, An image is worth 16x16 words, arXiv 2010.11929",
     ),
     ModelOffer(
+        "torchvision",
+        "kdmesh.builtin.models.torchvision:build",
+        NamedModelConfig,
+        "a model of torchvision by name; for images of 3 channels",
+    ),
+    ModelOffer(
+        "timm",
+        "kdmesh.builtin.models.timm:build",
+        NamedModelConfig,
+        "a model of timm by name; for images of any number of channels",
+        "Wightman 2019, PyTorch image models, github.com/huggingface/pytorch-image-models",
+    ),
+    ModelOffer(
         "cross_encoder",
         "kdmesh.builtin.models.cross_encoder:CrossEncoder",
         CrossEncoderConfig,
@@ -149,9 +171,10 @@ MODELS = [
         "hf",
         "kdmesh.text.build:build",
         HfConfig,
-        "a model of transformers, by folder, hub id or configuration; for text",
+        "a model of transformers, by folder, hub id or configuration; for texts, and images to classify",
         "Wolf et al. 2020, Transformers: state-of-the-art natural language processing, arXiv 1910.03771",
         encoder="kdmesh.text.encoding:encoder",
+        images="kdmesh.text.images:build",
         sizes="kdmesh.text.sizes:sizes",
         learning=("gradient_checkpointing",),
     ),

@@ -72,5 +72,5 @@ class ViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, classes]``."""
         patches = self.patches(x).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1) + self.positions
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), patches], dim=1) + self.positions
         return self.head(self.norm(self.layers(tokens))[:, 0])

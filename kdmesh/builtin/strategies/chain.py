@@ -89,7 +89,7 @@ class Chain:
                 where=f"{canvas.where}.generations",
                 instead=f"agents: [{spec.weights_of}]",
             )
-        fresh = {"update": "grad", "weights": None, "seed": None, "init_of": None}
+        fresh = {"update": "grad", "weights": None, "new_head": None, "seed": None, "init_of": None}
         return canvas.agent(f"{name}.g{generation}", spec.model_copy(update=fresh))
 
     def _teacher(self, canvas: Canvas, link: list[str]) -> str:
