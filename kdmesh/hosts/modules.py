@@ -217,7 +217,7 @@ def _refuse_pixels(agent: str, reading: Preprocessor) -> None:
     if reading.prepared(agent) is not None:
         what = "this model prepares images itself, by its processor, and these are prepared before"
         raise MeshError(what, where=f"agents.{agent}.prepare", instead="prepare: []")
-    few = reading.samples(agent, torch.arange(min(len(reading.table), LOOKED_AT), device="cpu"))
+    few = reading.numbers(agent)[torch.arange(min(len(reading.table), LOOKED_AT), device="cpu")]
     low, high = (float(one) for one in few.aminmax())
     if low < -ROUNDING or high > 1 + ROUNDING:
         what = f"this model reads pixels of 0 to 1, and these are of {low:.3g} to {high:.3g}"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.errors import MeshError
-from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SINGLE, Head, head_of, problem_of
+from kdmesh.text.encoder_decoder import EncoderDecoder
+from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SEQUENCES, SINGLE, Head, head_of, problem_of
 from kdmesh.text.lists import ListModel
 from kdmesh.text.loading import keep_config, keep_layers, name_labels, nameless, order_of, read_model, reorder
 from kdmesh.text.model import TextModel
@@ -86,7 +87,10 @@ def build(
         settings = read_config(path, revision, trusted, changes)
         named = not causal and head not in LISTS and new_head is None
         order = order_of(settings, labels, label_map or {}) if named else None
-    auto = auto_of(head, task, settings, trusted)
+    two_parts = causal and settings.is_encoder_decoder
+    if two_parts:
+        _goes_on(settings, pad, lora or prefix, layers)
+    auto = auto_of(SEQUENCES if two_parts else head, task, settings, trusted)
     if (causal or head in LISTS) and label_map:
         what = "the next token is no label" if causal else "scores have no labels"
         raise MeshError(what, where="model.hf.label_map", instead="leave it out")
@@ -98,7 +102,7 @@ def build(
     if head == BI:
         _embeds(net, bi_encoder, meta)
     elif causal:
-        if not (_is_causal(auto, settings, trusted, how) if meta else is_causal(net)):
+        if not two_parts and not (_is_causal(auto, settings, trusted, how) if meta else is_causal(net)):
             raise MeshError(
                 f"{net.config.model_type} sees the tokens that it is to predict",
                 where="model.hf.path" if path is not None else "model.hf.config",
@@ -149,6 +153,21 @@ def network(
     if order is not None and order != sorted(order):
         reorder(net, order)
     return net if layers is None else keep_layers(net, layers, how), drawn
+
+
+def _goes_on(settings: Any, pad: int | None, adapter: Any, layers: list[int] | None) -> None:
+    """Say with which token the part that writes begins: the model's own, else the one that pads, as of T5."""
+    if adapter is not None or layers is not None:
+        field, kind = "layers" if layers is not None else "lora", settings.model_type
+        what = f"{kind} reads with one part and writes with another, and is trained whole"
+        raise MeshError(what, where=f"model.hf.{field}", instead="leave it out")
+    if settings.pad_token_id is None:
+        settings.pad_token_id = pad
+    start = getattr(settings, "decoder_start_token_id", None)
+    settings.decoder_start_token_id = settings.pad_token_id if start is None else start
+    if settings.decoder_start_token_id is None:
+        what = "nothing says with which token the part that writes begins"
+        raise MeshError(what, where="model.hf.config", instead="decoder_start_token_id: NUMBER")
 
 
 def _is_causal(auto: Any, settings: PreTrainedConfig, trusted: bool, how: dict[str, Any]) -> bool:
@@ -237,6 +256,8 @@ def _dressed(
         adapted = "prefix" if lora is None else "lora"
         net = adapt(net, head.adapter, lora, prefix, base)
     make: Any = partial(ListModel, bi_encoder=bi_encoder) if head in LISTS else TextModel
+    if head == CAUSAL and net.config.is_encoder_decoder:
+        make = EncoderDecoder
     made: TextModel = make(
         net,
         task,

@@ -35,7 +35,7 @@ def card(
     front = ["---", f"license: {model.licence or 'unknown'}"]
     if model.hub:
         front.append(f"base_model: {model.base}")
-    front += ["library_name: transformers", f"pipeline_tag: {model.head.pipeline}"]
+    front += ["library_name: transformers", f"pipeline_tag: {(model.kind or model.head).pipeline}"]
     front += ["tags:", "- kdmesh", "- distillation", "---"]
     if isinstance(teachers, dict):
         told = [f"{teacher} (licence: {licence or 'not stated'})" for teacher, licence in teachers.items()]
@@ -82,7 +82,7 @@ def _referred(name: str) -> list[str]:
 
 def _usage(name: str, model: Described) -> list[str]:
     """How to run it without kdmesh."""
-    auto = model.head.auto
+    auto = (model.kind or model.head).auto
     adapted = model.adapted == "prefix"
     reader, named = ("AutoImageProcessor", "processor") if model.head == IMAGE else ("AutoTokenizer", "tokenizer")
     lines = ["```python", f"from transformers import {reader}, {auto}", ""]

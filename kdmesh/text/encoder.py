@@ -75,6 +75,7 @@ class Encoder:
     the model is asked with, the text's those that go on from there to the same characters. Of messages it reads the
     tokens of what the chat template writes, as a whole, and learns those of the assistant's words, up to the special
     token that ends them, or those that the template itself marks. Of a prompt that nothing answers it learns nothing.
+    One of ``two_parts`` reads ``prompt [EOS] text [EOS]``, the text with its second part, and no text without a prompt.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class Encoder:
         agent: str = "",
         pack: bool = False,
         embeds: bool = False,
+        two_parts: bool = False,
     ) -> None:
+        self.two_parts = two_parts
         self.tokenizer: Any = tokenizer
         self.task, self.head, self.tags = task, head_of(task, embeds), list(tags)
         self.max_length, self.over, self.pack = max_length, over, pack
@@ -111,6 +114,8 @@ class Encoder:
             self._refuse(
                 f"max_length {max_length} leaves no room beside {special} special tokens", "a larger text.max_length"
             )
+        if two_parts and tokenizer.eos_token_id is None:
+            self._refuse("the tokenizer has no token that ends a prompt", "one with `eos_token`, as those of T5")
         if self.head == TOKEN and NO_TAG not in self.tags:
             self._refuse(f"tags {self.tags} without {NO_TAG!r}, the tag of a word in no span", "labels of the data set")
         self._special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
@@ -124,10 +129,15 @@ class Encoder:
     @property
     def begin(self) -> int | None:
         """The token before a text that is modelled: the tokenizer's BOS, else its EOS. Chats bring their own."""
-        if self.head != CAUSAL:
+        if self.head != CAUSAL or self.two_parts:
             return None
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         return eos if bos is None else bos
+
+    @property
+    def asked_until(self) -> list[int]:
+        """What ends a prompt that another part of the model answers: the token that ends a text."""
+        return [self.tokenizer.eos_token_id] if self.two_parts else []
 
     def is_special(self, token: int) -> bool:
         """Whether a token stands for no text."""
@@ -327,11 +337,17 @@ class Encoder:
     def _written(self, sample: Sample) -> Sample | Chat:
         """A conversation as the template writes it, another sample as it is."""
         if sample.messages is not None:
+            if self.two_parts:
+                what = "a chat, and this model reads with one part and answers with another"
+                self._refuse_sample(sample, "messages", what, "a prompt and a text")
             assert self._template is not None
             return self._template.write(sample) if sample.answered else self._template.ask(sample)
         for name in ("pair", "spans", "candidates"):
             if getattr(sample, name) is not None:
                 self._refuse_sample(sample, name, "a language model reads none", "data without it, or another task")
+        if self.two_parts and not sample.prompt:
+            what = "this model reads a prompt with one part and answers with another, and there is no prompt"
+            self._refuse_sample(sample, "prompt", what, "data with prompts, or a decoder alone: gpt2, llama")
         if not sample.text and not sample.prompt:
             self._leave_out(sample, "text", "an empty text", "text in every sample")
         return sample
@@ -367,6 +383,7 @@ class Encoder:
         """The row of a prompt that nothing answers."""
         if not ids:
             self._leave_out(sample, "prompt" if sample.messages is None else "messages", NOTHING_LEFT, "text it knows")
+        ids = [*ids, *self.asked_until]
         return Row(ids if sample.messages is not None or self.begin is None else [self.begin, *ids])
 
     def _is_the_templates(self, sample: Sample, ids: list[int]) -> None:
@@ -386,6 +403,9 @@ class Encoder:
         ids, spans = list(piece.ids), list(piece.spans)
         if all(span is None for span in spans):
             self._leave_out(sample, _told_by(sample), NOTHING_LEFT, "text that it knows")
+        if self.two_parts:
+            first = next(at for at, span in enumerate(spans) if span is not None)
+            ids[first:first], spans[first:first] = self.asked_until, [None]
         if sample.messages is None and self.begin is not None:
             ids, spans = [self.begin, *ids], [None, *spans]
         end = self.tokenizer.eos_token_id
@@ -500,6 +520,7 @@ class Encoder:
         backend |= {"truncation": None, "padding": None}
         names = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
         settings = [self.task, self.head, self.max_length, self.over, self.tags, self.pack, self.pad]
+        settings += ["in two parts"] if self.two_parts else []
         told = json.dumps([backend, names, self.tokenizer.chat_template, settings], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 

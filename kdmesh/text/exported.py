@@ -15,6 +15,7 @@ class Described(Protocol):
     """What a card tells of a model of transformers."""
 
     head: Head
+    kind: Head | None
     base: str
     hub: bool
     licence: str | None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError
 from kdmesh.text.api import Served
+from kdmesh.text.encoder_decoder import EncoderDecoder, Written
 from kdmesh.text.heads import CAUSAL
 from kdmesh.text.model import TextModel
 
@@ -93,7 +94,8 @@ def generate(
         if texts is None:
             began = time.perf_counter()
             drawn = None if how.greedy else torch.stack([noise(seed, how.max_new_tokens) for seed in own])
-            texts = _texts(_Batch(module, asked, pad), how, frozenset(ends), pad, drawn, decode)
+            batch = Written(module, asked, pad) if isinstance(module, EncoderDecoder) else _Batch(module, asked, pad)
+            texts = _texts(batch, how, frozenset(ends), pad, drawn, decode)
             if memory is not None:
                 memory.keep(asked, own, texts, time.perf_counter() - began)
         for one, text in zip(at, texts, strict=True):
@@ -102,7 +104,7 @@ def generate(
 
 
 def _texts(
-    batch: _Batch,
+    batch: _Batch | Written,
     how: SamplingSpec,
     ends: frozenset[int],
     pad: int,

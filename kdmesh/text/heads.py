@@ -50,6 +50,10 @@ CAUSAL = Head(
     "print(tokenizer.decode(logits[0, -1].argmax()))",
     "units",
 )
+SEQUENCES = CAUSAL._replace(
+    auto="AutoModelForSeq2SeqLM", pipeline="text2text-generation", adapter="SEQ_2_SEQ_LM", known="t5, mt5, bart"
+)
+"""A language model of two parts, which is of head :data:`CAUSAL` all the same: only transformers tells them apart."""
 CROSS = Head("cross_encoder", "AutoModelForSequenceClassification", "text-ranking", "SEQ_CLS")
 BI = Head("bi_encoder", "AutoModel", "sentence-similarity", "FEATURE_EXTRACTION")
 IMAGE = Head(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from kdmesh.text.heads import Head
+
 OF_TEXTS = ("tokenizer", "pad_token", "bi_encoder", "lora", "prefix", "max_length")
 
 
@@ -30,7 +32,9 @@ class ImageModel(nn.Module):
     that no file had.
     """
 
-    head, adapted = IMAGE, None
+    head = IMAGE
+    kind: Head | None = None
+    adapted: str | None = None
 
     def __init__(self, net: Any, processor: Processor, base: str, hub: bool, licence: str | None) -> None:
         super().__init__()

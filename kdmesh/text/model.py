@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kdmesh.streams.texts import Texts
     from kdmesh.streams.tokens import Encoded, Tokens
     from kdmesh.text.encoder import Encoder
+    from kdmesh.text.heads import Head
 
 PROBES = ("hidden", "pooled", "attention")
 Rows = Literal["samples", "units", "tokens"]
@@ -39,6 +40,8 @@ class TextModel(nn.Module):
     `lora` or `prefix`, where only an adapter trains; ``drawn``: the parameters that no file had, so that they start at
     random; ``source``: the folder that was read, None where code of its own was run, too.
     """
+
+    kind: Head | None = None  # what transformers and the hub call it, where that is not what the head says
 
     def __init__(
         self,

@@ -59,7 +59,8 @@ def is_projection(net: Any) -> bool:
     handle = head.register_forward_hook(lambda _module, args, _value: said.expand(*args[0].shape[:-1], -1))
     try:
         with inference(net), _without_layers(net, head.in_features) if ids.is_meta else nullcontext():
-            logits = net(input_ids=ids, use_cache=False).logits
+            more = {"decoder_input_ids": ids} if net.config.is_encoder_decoder else {}
+            logits = net(input_ids=ids, use_cache=False, **more).logits
     except Exception:  # each architecture fails there in its own way
         if not ids.is_meta:
             raise

@@ -107,8 +107,8 @@ def asked(encoder: Encoder, sample: Sample) -> list[int]:
     if sample.prompt is None:
         raise MeshError(f"{at} has no prompt to answer", instead="data with `prompt` or `messages`, or a `view.prompt`")
     begin = [] if encoder.begin is None else [encoder.begin]
-    ids = [*begin, *encoder.tokenizer(sample.prompt, add_special_tokens=False)["input_ids"]]
-    if not ids:
+    ids = [*begin, *encoder.tokenizer(sample.prompt, add_special_tokens=False)["input_ids"], *encoder.asked_until]
+    if len(ids) == len(encoder.asked_until):
         what = f"{at}, field 'prompt': the tokenizer leaves no token of it, and none begins a text"
         raise MeshError(what, instead="a prompt that it knows")
     return ids

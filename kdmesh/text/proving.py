@@ -46,7 +46,8 @@ def compare(model: Exported, root: Path, encoder: Encoder, samples: Texts, encod
     like = next(model.net.parameters())
     theirs = read_back(model, root).to(like.device)
     x = x.to(like.device)
-    inputs: dict[str, Tensor] = {"input_ids": x.ids, "attention_mask": x.mask.long()}
+    sides: Any = getattr(model, "sides", None)  # of a model that reads with one part and writes with another
+    inputs: dict[str, Tensor] = {"input_ids": x.ids, "attention_mask": x.mask.long()} if sides is None else sides(x)
     if takes_types(model.net) and model.separator is not None and model.head != CAUSAL:
         inputs["token_type_ids"] = model.types(x)
     with quiet(), inference(model.net), inference(theirs):
@@ -65,7 +66,7 @@ def read_back(model: Exported, root: Path) -> Any:
 
     more = {"attn_implementation": "eager"} if model.net.config._attn_implementation == "eager" else {}
     with quiet():
-        net: Any = getattr(transformers, model.head.auto).from_pretrained(root, **more)
+        net: Any = getattr(transformers, (model.kind or model.head).auto).from_pretrained(root, **more)
     return with_prefix(net, root) if model.adapted == "prefix" else net
 
 

@@ -15,6 +15,7 @@ from kdmesh.text.encoder import Encoder
 from kdmesh.text.heads import CAUSAL, LISTS, TOKEN, head_of
 from kdmesh.text.peft import with_prefix
 from kdmesh.text.settings import BiEncoderSettings, HfConfig
+from kdmesh.text.source import in_two_parts
 from kdmesh.text.tokenizers import read
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def load_saved(root: Path, config: dict[str, Any], source: Path | None = None) -
     limit = own.get("max_length") or config["max_length"]
     told = own.get("bi_encoder")
     embeds = None if told is None else BiEncoderSettings.model_validate(told)
-    encoder = Encoder(tokenizer, task, max_length=limit, tags=labels or (), embeds=embeds is not None)
+    two_parts = head_of(task) == CAUSAL and in_two_parts(str(source or root), None, False, {})
+    encoder = Encoder(
+        tokenizer, task, max_length=limit, tags=labels or (), embeds=embeds is not None, two_parts=two_parts
+    )
     model: Any = build(
         task=task,
         classes=config["classes"],

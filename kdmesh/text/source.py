@@ -292,6 +292,12 @@ def make_config(settings: dict[str, Any], filled: dict[str, Any]) -> PreTrainedC
             raise MeshError(f"{kind}: {error}", where="model.hf.config", instead="settings that fit together") from None
 
 
+def in_two_parts(path: str | None, revision: str | None, trusted: bool, changes: dict[str, Any]) -> bool:
+    """Whether a model with these settings reads with one part and writes with another."""
+    config = make_config(changes, {}) if path is None else read_config(path, revision, trusted, changes)
+    return bool(config.is_encoder_decoder)
+
+
 def few_parts(settings: dict[str, Any], where: str) -> None:
     """Refuse absurd numbers of layers, experts, labels ...: configurations make lists as long as these are high."""
     for name, value in settings.items():

@@ -26,11 +26,16 @@ SPECIAL = [PAD, BOS, EOS, UNKNOWN]  # ids 0 to 3
 WHERE = "model.hf.tokenizer"
 
 
-def for_model(config: HfConfig, texts: Callable[[], list[str]], task: str = DEFAULT_TASK) -> PreTrainedTokenizerFast:
-    """The tokenizer of an ``hf`` model: its own setting, or the one that stands beside its weights."""
+def for_model(
+    config: HfConfig, texts: Callable[[], list[str]], task: str = DEFAULT_TASK, two_parts: bool = False
+) -> PreTrainedTokenizerFast:
+    """The tokenizer of an ``hf`` model: its own setting, or the one that stands beside its weights.
+
+    ``two_parts``: of a language model that reads with one part and writes with another.
+    """
     own = config.tokenizer
     if own is not None:
-        return load(own, texts, task)
+        return load(own, texts, task, two_parts)
     if config.path is None:
         what, instead = "a model made from `config` has none", "tokenizer: FOLDER, or {bpe: {vocabulary: 512}}"
         raise MeshError(what, where=WHERE, instead=instead)
@@ -81,10 +86,10 @@ def _listed(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def load(
-    config: TokenizerConfig | str, texts: Callable[[], list[str]], task: str = DEFAULT_TASK
+    config: TokenizerConfig | str, texts: Callable[[], list[str]], task: str = DEFAULT_TASK, two_parts: bool = False
 ) -> PreTrainedTokenizerFast:
     """Read the tokenizer of a folder or hub id, or make one from ``texts()``, which is asked for only then."""
-    return read(config) if isinstance(config, str) else make(config, texts(), task)
+    return read(config) if isinstance(config, str) else make(config, texts(), task, two_parts)
 
 
 def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTrainedTokenizerFast:
@@ -105,11 +110,13 @@ def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTr
     return _fast(tokenizer, path)
 
 
-def make(config: TokenizerConfig, texts: list[str], task: str = DEFAULT_TASK) -> PreTrainedTokenizerFast:
+def make(
+    config: TokenizerConfig, texts: list[str], task: str = DEFAULT_TASK, two_parts: bool = False
+) -> PreTrainedTokenizerFast:
     """Make a tokenizer, equal for equal texts.
 
     By itself it writes ``<s> text </s>`` and ``<s> text </s> pair </s>``; for a language model, which goes on from
-    there, ``<s> text``.
+    there, ``<s> text``; where another part of it does, ``text </s>``.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -133,7 +140,7 @@ def make(config: TokenizerConfig, texts: list[str], task: str = DEFAULT_TASK) ->
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A" if head_of(task) == CAUSAL else f"{BOS} $A {EOS}",
+        single=f"$A {EOS}" if two_parts else f"{BOS} $A" if head_of(task) == CAUSAL else f"{BOS} $A {EOS}",
         pair=f"{BOS} $A {EOS} $B:1 {EOS}:1",
         special_tokens=[(token, SPECIAL.index(token)) for token in (BOS, EOS)],
     )

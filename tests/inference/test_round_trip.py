@@ -56,6 +56,7 @@ class Form(NamedTuple):
 
 BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 GPT = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
 MADE: dict[str, Any] = {"bpe": {"vocabulary": 300}}
 ALONE = {"onnx": "only models that answer once", "torch_export": "only models that answer once"}
 LISTED = {
@@ -84,6 +85,7 @@ FORMS = {
         "images",
     ),
     "hf, texts": Form({"hf": {"config": {**BERT, "intermediate_size": 16}, "tokenizer": MADE}}, "texts"),
+    "hf, T5": Form({"hf": {"config": T5, "tokenizer": MADE, "max_length": 32}}, "answers", ALONE),
     "hf, language models": Form({"hf": {"config": GPT, "tokenizer": MADE, "max_length": 32}}, "answers", ALONE),
 }
 WORDS = ["up", "down", "left"]
@@ -162,8 +164,9 @@ def can(form: Form, column: str, doing: Any) -> Any:
 def test_it_is_loaded_and_asked(name: str, trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
     form, (module, folder, _) = FORMS[name], trained(name)
     loaded, given = kdmesh.load(folder), samples(form)
-    own = asked(module, given) if isinstance(given, Tensor) else asked(Saved(module, loaded.encoder), given)
-    difference = {"load": float((asked(loaded, given) - own).abs().max())}
+    read = [Sample("on", prompt=one) for one in given] if form.data == "answers" else given
+    own = asked(module if isinstance(read, Tensor) else Saved(module, loaded.encoder), read)
+    difference = {"load": float((asked(loaded, read) - own).abs().max())}
     found = can(form, "predict", lambda: loaded.predict(given, most=8))
     if found is not None and found.scores is not None:
         difference["predict"] = float((found.scores - own).abs().max())
