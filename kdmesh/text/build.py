@@ -76,9 +76,6 @@ def build(
     head = head_of(task, bi_encoder is not None)
     causal = head == CAUSAL
     del tokenizer, pad_token, processor  # said their part when the samples were encoded
-    if new_head is not None and (causal or head in LISTS):
-        what = "scores and next tokens have no labels, of which there could be others"
-        raise MeshError(what, where="model.hf.new_head", instead="leave it out")
     meta, trusted, changes = torch.get_default_device().type == "meta", trust_remote_code is not None, config or {}
     if path is None:
         settings = make_config(changes, _filled(task, vocabulary, pad))
@@ -91,9 +88,7 @@ def build(
     if two_parts:
         _goes_on(settings, pad, lora or prefix, layers)
     auto = auto_of(SEQUENCES if two_parts else head, task, settings, trusted)
-    if (causal or head in LISTS) and label_map:
-        what = "the next token is no label" if causal else "scores have no labels"
-        raise MeshError(what, where="model.hf.label_map", instead="leave it out")
+    _has_labels(head, {"label_map": label_map, "new_head": new_head})
     if not causal:
         _answers(settings, head, task, classes, path is None or new_head is not None, pad)
     _fits(settings, vocabulary, max_length, path)
@@ -121,6 +116,15 @@ def build(
     if made.adapted is not None:
         made.drawn += [name for name, p in made.net.named_parameters() if p.requires_grad and name not in made.drawn]
     return made
+
+
+def _has_labels(head: Head, given: dict[str, Any]) -> None:
+    """MeshError for settings about labels of a model that has none."""
+    if head != CAUSAL and head not in LISTS:
+        return
+    for field in (name for name, value in given.items() if value):
+        what = "the next token is no label" if head == CAUSAL else "scores have no labels"
+        raise MeshError(what, where=f"model.hf.{field}", instead="leave it out")
 
 
 def network(

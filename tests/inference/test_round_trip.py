@@ -58,7 +58,7 @@ BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_at
 GPT = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
 T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
 MADE: dict[str, Any] = {"bpe": {"vocabulary": 300}}
-ALONE = {"onnx": "only models that answer once", "torch_export": "only models that answer once"}
+PARTS = {"onnx": "reads with one part and writes with another", "torch_export": "reads with one part"}
 LISTED = {
     "predict": "answers more than once",
     "onnx": "answers more than once",
@@ -85,8 +85,8 @@ FORMS = {
         "images",
     ),
     "hf, texts": Form({"hf": {"config": {**BERT, "intermediate_size": 16}, "tokenizer": MADE}}, "texts"),
-    "hf, T5": Form({"hf": {"config": T5, "tokenizer": MADE, "max_length": 32}}, "answers", ALONE),
-    "hf, language models": Form({"hf": {"config": GPT, "tokenizer": MADE, "max_length": 32}}, "answers", ALONE),
+    "hf, T5": Form({"hf": {"config": T5, "tokenizer": MADE, "max_length": 32}}, "answers", PARTS),
+    "hf, language models": Form({"hf": {"config": GPT, "tokenizer": MADE, "max_length": 32}}, "answers"),
 }
 WORDS = ["up", "down", "left"]
 
@@ -177,7 +177,7 @@ def test_it_is_loaded_and_asked(name: str, trained: Any, capsys: pytest.CaptureF
         assert len(found.answers) == len(given)
 
 
-@pytest.mark.parametrize("to", FILES)
+@pytest.mark.parametrize("to", ["onnx", "torch_export"])
 @pytest.mark.parametrize("name", FORMS)
 def test_it_is_exported(name: str, to: str, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     form, (_, folder, _) = FORMS[name], trained(name)

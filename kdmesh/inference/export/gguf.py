@@ -74,6 +74,9 @@ def _refuse(trained: Trained) -> None:
     if not trained.writes:
         what = f"{who} learned {trained.config.task}, and GGUF is for language models here"
         raise MeshError(what, file=root, where="task", instead="--to onnx or --to int8")
+    if trained.module.encoder.two_parts:
+        what = f"{who} reads with one part and writes with another, which is not tried as GGUF"
+        raise MeshError(what, file=root, where="model", instead="its folder itself: transformers reads it")
     if trained.config.adapted == "prefix":
         what = f"{who} is a model with a prefix beside it, which no file of GGUF has"
         raise MeshError(what, file=root, where="model.hf.prefix", instead="low-rank updates (`lora`): they are merged")

@@ -167,6 +167,9 @@ def graph_of(trained: Trained) -> Graph:
     if trained.config.adapted == "prefix":
         what = f"{who} is a model with a prefix beside it, which is no part of its forward"
         raise MeshError(what, file=root, where="model.hf.prefix", instead="low-rank updates (`lora`): they are merged")
+    if trained.writes and trained.module.encoder.two_parts:
+        what = f"{who} reads with one part and writes with another, which is no single graph"
+        raise MeshError(what, file=root, where="model", instead="its folder itself: transformers reads it")
     if trained.writes:
         return LanguageGraph(trained)
     if trained.offer.rows != "samples" or trained.offer.labels == "relevance":
