@@ -120,7 +120,7 @@ def intents(root: Path) -> tuple[dict[str, Any], Path, list[str] | None]:
 
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-TEXTS = {"tokenizer": {"bpe": {"vocabulary": 200}}, "max_length": 32}
+TEXTS = {"tokenizer": {"bpe": {"vocabulary": 300}}, "max_length": 32}
 BERT = {"model": {"hf": {"config": {"model_type": "bert", "max_position_embeddings": 32, **SIZES}, **TEXTS}}}
 
 
