@@ -1347,7 +1347,7 @@ COOKBOOK_HEAD = """\
 
 # A cookbook of plugins
 
-Thirteen complete plugins, each one file with one mesh, in `examples/cookbook`. They import what the
+Twelve complete plugins, each one file with one mesh, in `examples/cookbook`. They import what the
 [reference](reference.md) lists and nothing else of kdmesh: copy one and change it.
 
     kdmesh run examples/cookbook/switokd.yaml --plugins-dir examples/cookbook

@@ -130,7 +130,7 @@ REFUSED = [
         "streams.rollouts.keep.0",
         "batches of 5 divide them",
     ),
-    (mesh(keep=[{"answer": {"column": "final"}}]), "streams.rollouts.keep.0", "no column 'final'"),
+    (mesh(keep=[{"answer": {"column": "final"}}]), "streams.rollouts.keep.0.answer.column", "no column 'final'"),
     (mesh(keep=["no_such_module:thing"]), "streams.rollouts.keep.0", "cannot import"),
     (mesh(keep=[f"{HERE}:untyped"]), "streams.rollouts.keep.0", "no function that says"),
     (mesh(keep=[f"{HERE}:MESHES"]), "streams.rollouts.keep.0", "no Filter class"),

@@ -94,10 +94,10 @@ def test_a_tap_over_unlike_tokens_is_refused(texts: Path) -> None:
     ("change", "what", "where"),
     [
         ({"task": "language_modelling"}, "sees the tokens", "agents.t1.model"),
-        ({"data": {"dataset": "digits"}}, "numbers", "agents.t1.model"),
+        ({"data": {"dataset": "digits"}}, "the data are images", "agents.t1.model"),
         ({"text": {"pack": True}}, "`pack` is for task: language_modelling", "text.pack"),
     ],
-    ids=["an encoder as a language model", "numbers for a model of texts", "packed classification"],
+    ids=["an encoder as a language model", "images for a model of texts", "packed classification"],
 )
 def test_tasks_models_and_data_must_fit(texts: Path, change: dict[str, Any], what: str, where: str) -> None:
     mesh = {**classified(texts), **change}
