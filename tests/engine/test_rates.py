@@ -35,7 +35,7 @@ def fields(**train: Any) -> dict[str, Any]:
 
 
 def test_it_is_a_plain_loop_whose_rate_rises() -> None:
-    """Every loss, to equal bits: SGD whose rate is multiplied after each update, on the mesh's own batches."""
+    """Every loss but for the order of sums: SGD whose rate is multiplied after each update, on the same samples."""
     mesh = kdmesh.Mesh(data=DATA, train={"batch_size": 256, "optimizer": {"sgd": {"lr": 5.0}}})
     module = zeros()
     mesh.agent("a", module)
