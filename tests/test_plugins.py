@@ -72,7 +72,7 @@ def install(tmp_path, monkeypatch):
             (info / "entry_points.txt").write_text(f"[kdmesh]\n{name} = {name}\n")
             monkeypatch.delitem(sys.modules, name, raising=False)
         monkeypatch.syspath_prepend(str(tmp_path))
-        return [entry for entry in entry_points(group="kdmesh") if entry.name in sources]
+        return sorted((entry for entry in entry_points(group="kdmesh") if entry.name in sources), key=lambda e: e.name)
 
     return lay
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,17 @@ def _registry(switches: tuple[str | None, ...]) -> Registry:
     only, disabled, folder, strict, trace = switches
     return Registry(
         [import_module(name) for name in BUILT_IN],
-        [*entry_points(group="kdmesh"), *_files(folder or "")],
+        [*sorted(entry_points(group="kdmesh"), key=_place), *_files(folder or "")],
         only=only,
         disabled=disabled or "",
         strict=strict not in (None, "", "0"),
         trace=trace not in (None, "", "0"),
     )
+
+
+def _place(entry: EntryPoint) -> tuple[str, str]:
+    """By distribution and name: the order of a machine's folders, in which they are found, is another on each."""
+    return entry.dist.name if entry.dist else "", entry.name
 
 
 def _files(folder: str) -> list[PluginFile]:

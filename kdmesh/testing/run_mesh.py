@@ -41,6 +41,8 @@ from kdmesh.testing.small import table
 
 CPUS = 12
 """Logical ones, of the shared Ray: hosts of small meshes may outnumber the cores."""
+PATIENCE = 240.0
+"""Seconds without any result after which a host of a small mesh hangs."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class SharedRay:
     """
 
     def __init__(self) -> None:
-        self._session = Kept("ray")
+        self._session = Kept("ray", progress_timeout=PATIENCE)
         self._folder = ""
 
     def session(self) -> Session:
