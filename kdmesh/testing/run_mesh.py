@@ -29,6 +29,7 @@ from kdmesh.backends.processes import new_mark, sweep
 from kdmesh.backends.starting import SETTINGS
 from kdmesh.engine.experiment import Experiment
 from kdmesh.engine.request import Request
+from kdmesh.errors import HostLost
 from kdmesh.offers import Offer
 from kdmesh.plugins import registry
 from kdmesh.spec import MeshSpec
@@ -41,6 +42,8 @@ from kdmesh.testing.small import table
 
 CPUS = 12
 """Logical ones, of the shared Ray: hosts of small meshes may outnumber the cores."""
+RUNS = 100
+"""After so many of them the shared Ray is begun anew: on a busy machine hosts came to hang in one of over 200 tests."""
 PATIENCE = 240.0
 """Seconds without any result after which a host of a small mesh hangs."""
 
@@ -150,11 +153,17 @@ def lent(offers: Sequence[Offer]) -> Iterator[None]:
 
 
 class Kept(Session):
-    """A session on Ray that does not end with its run: the next one has its actors."""
+    """A session on Ray that does not end with its run: the next one has its actors.
+
+    ``doubted``: whether a run ended because a host was lost, for which its Ray may be the reason.
+    """
+
+    doubted = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.doubted = self.doubted or isinstance(error, HostLost)
         if error is not None and not isinstance(error, Exception):  # of a run that failed, the next one pings them
             self.close()
 
@@ -172,6 +181,7 @@ class SharedRay:
     def __init__(self) -> None:
         self._session = Kept("ray", progress_timeout=PATIENCE)
         self._folder = ""
+        self._runs = 0
 
     def session(self) -> Session:
         """A session of kdmesh on it."""
@@ -180,11 +190,15 @@ class SharedRay:
         assert self._session.backend.name == "ray"  # imports ray, with an embedded one's settings
         from kdmesh.backends.ray import running, start_ray
 
+        if self._folder and (self._session.doubted or self._runs >= RUNS):
+            self.close()
         if not running():
             self._session.close()  # of one that ended meanwhile
+            self._session.doubted, self._runs = False, 0
             self._folder = tempfile.mkdtemp(prefix="rays-")  # short: sockets are in it
             (Path(self._folder) / "ray").mkdir()  # where it notes its newest cluster
             start_ray(cpus=CPUS, folder=self._folder)
+        self._runs += 1
         return self._session
 
     def close(self) -> None:

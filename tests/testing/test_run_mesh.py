@@ -8,12 +8,12 @@ import sys
 import pytest
 import yaml
 
-from kdmesh.errors import MeshError, RunFailed
+from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.offers import ObjectiveOffer
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.testing import small
-from kdmesh.testing.run_mesh import lent, shared_ray
+from kdmesh.testing.run_mesh import RUNS, lent, shared_ray
 
 pytest_plugins = ["kdmesh.testing.run_mesh", "pytester"]
 MESH = """
@@ -78,13 +78,30 @@ def test_lent_offers_nest_and_go():
 
 @pytest.mark.ray
 def test_ray_is_shared_and_knows_lent_offers(run_mesh, request):
+    shared = shared_ray(request.config)
+    shared._runs = 0  # none of these is the one that begins it anew
     first = run_mesh(MESH, backend="ray")
-    session = shared_ray(request.config).session()
+    session = shared.session()
     workers = {id(worker) for group in session.backend._workers.values() for worker in group}
     assert run_mesh(flows("own_loss"), backend="ray", offers=(OWN,)).weights == run_mesh(flows("mse")).weights
     again = {id(worker) for group in session.backend._workers.values() for worker in group}
     assert workers == again and len(workers) >= 2, "the second run started actors of its own"
     assert first.weights == run_mesh(MESH).weights and first.backend == "ray" and first.folder.exists()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("why", ["a host was lost", "many runs"])
+def test_ray_begins_anew(run_mesh, request, why):
+    shared = shared_ray(request.config)
+    shared.session()
+    folder, weights = shared._folder, run_mesh(MESH).weights
+    if why == "many runs":
+        shared._runs = RUNS
+    else:
+        with pytest.raises(HostLost), shared.session():
+            raise HostLost("b was lost")
+    assert run_mesh(MESH, backend="ray").weights == weights
+    assert shared._folder != folder and not os.path.exists(folder)
 
 
 def test_a_contract_without_ray_says_so(pytester, monkeypatch):
