@@ -18,7 +18,7 @@ def passed(said: str) -> int:
     return int(found[1]) if found else 0
 
 
-@pytest.mark.long
+@pytest.mark.slow  # over a minute, most of it pip's
 def test_the_tutorial_does_what_it_says(environment, tmp_path):
     pytest.importorskip("pip")
     home = tmp_path / "empty"

@@ -85,6 +85,7 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_to_equal_bits(tmp_path
     assert code == 2 and "this run has finished" in said
 
 
+@pytest.mark.slow  # a run that is interrupted as it trains is above
 def test_a_run_that_has_finished_is_closed_whoever_interrupts_that(tmp_path):
     command = Command(tmp_path, SHORT)
     deadline = time.monotonic() + PATIENCE
@@ -294,6 +295,7 @@ with Session("ray") as session:
 """
 
 
+@pytest.mark.slow  # some 30 s; other tests start runs in processes of their own
 def test_the_first_thing_a_process_does_may_be_a_run_and_a_session_makes_room_for_a_larger_one(tmp_path):
     """Ray is not started before, as it is by the tests' own fixtures.
 
