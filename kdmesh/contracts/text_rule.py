@@ -76,6 +76,6 @@ class TextRule:
 
         ``texts``: in the order of the mesh's `consensus_of`, those of a stream by draw; at least one. Where the rule of
         such a stream abstained, its text is missing. ``read``: what the streams that are read say to this prompt, by
-        the name that the mesh gives each.
+        the name that the mesh gives each; nothing where the rule of such a stream abstained.
         """
         raise NotImplementedError(f"{type(self).__name__} must choose a text")  # the one abstract method

@@ -33,7 +33,7 @@ MISSING = "no text"
 """What is counted of a stream whose own rule abstained, and why there is none where all of them did."""
 UNPAIRED, SAME, ALIKE, TOKENLESS = "unpaired", "equal answers", "equal tokens", "no token in one"
 """Why there is no pair: nothing is rejected, or what is chosen says the same, or does in the tokens of its readers, or
-one of both has no token, not even one that ends it, of which nothing can be learned."""
+one of both has no token in these, not even one that ends it, of which nothing can be learned."""
 CUT, EMPTY = "not whole in these tokens", "rejected is empty"
 """What is counted: a text that was cut anew, of which the tokens do not say all; a text of no token, in a pair."""
 
@@ -144,11 +144,11 @@ class Agreeing:
             none = self._sources[0](asked.sample, 0, ())
             said: dict[str, Any] = {"said": []} if self._remembered else {}
             return [], Agreed(none, MISSING, {"rule": self._ref.name, **said, "from": None}, missing)
-        read = {
-            key: [source(asked.sample, draw, ids) for draw, ids in enumerate(asked.read[f"reads.{key}"]["ids"])]
-            for key, source in self._read.items()
-        }
-        of = len(given) + len(missing)
+        of, read = len(given) + len(missing), dict[str, list[WrittenText]]()
+        for key, source in self._read.items():
+            every = list(enumerate(asked.read[f"reads.{key}"]["ids"]))
+            read[key] = [source(asked.sample, draw, ids) for draw, ids in every if not source.missing(ids)]
+            missing += [f"{MISSING} in {source.name}"] * (len(every) - len(read[key]))
         texts = [
             Candidate(text, source.name, source.agent, None if self._score is None else self._score(text), place, of)
             for (source, _, text), place in zip(given, places, strict=True)
@@ -156,16 +156,14 @@ class Agreeing:
         choice = self._chosen(texts, read)
         told = {**choice.told, "rule": self._ref.name, **({"said": _said(texts)} if self._remembered else {})}
         counted = [*missing, *choice.counted]
-        # Whoever compares equal texts says which place it prefers, and not which text.
-        alike = self._pairs and bool(self._read) and len(texts) > len({one.text.text for one in texts}) == 1
         if choice.chosen is None:
             none = replace(texts[0].text, text="", tokens=0, ended=False, draw=0)
-            return [], Agreed(none, SAME if alike else choice.why, {**told, "from": None}, counted)
+            return [], Agreed(none, choice.why, {**told, "from": None}, counted)
         told["from"] = _who(*given[choice.chosen])
         ids, text = self._taken(*given[choice.chosen], choice.text, counted)
         why, rejected = "", None
         if self._pairs:
-            why = SAME if alike else choice.why or UNPAIRED
+            why = choice.why or UNPAIRED
             if choice.rejected is not None:
                 other = Rejected(*self._taken(*given[choice.rejected], None, counted))
                 told["rejected"] = {**_who(*given[choice.rejected]), "text": other.text.text}

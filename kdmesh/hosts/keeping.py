@@ -15,7 +15,7 @@ from kdmesh.contracts.filter import Filter
 from kdmesh.errors import FAULTS, MeshError, RunFailed, text_of
 from kdmesh.graph.kept import keys
 from kdmesh.graph.reach import readers, sources
-from kdmesh.hosts.agreeing import TOKENLESS, UNPAIRED
+from kdmesh.hosts.agreeing import UNPAIRED
 from kdmesh.hosts.read_texts import labels_of, read, spoken_by
 from kdmesh.imports import maker
 from kdmesh.signals.lazy import Lazy, dense
@@ -102,15 +102,10 @@ class Keeping:
 
         Of the texts of a prompt that no filter dropped the first that the stream's ``pairs`` keeps is chosen, and the
         first that it drops is rejected; where it ranks them, the best and the worst. ``why`` then says of the latter
-        that it is `rejected`, of those without any token, of which nothing can be learned, that they have none, and of
-        all others that they are `unpaired`. Otherwise as :meth:`sort`.
+        that it is `rejected`, and of all others that they are `unpaired`. Otherwise as :meth:`sort`.
         """
         if self._judge is None:
             return None
-        why[:] = [
-            reason or (TOKENLESS if len(ids) == before else "")
-            for reason, (ids, before) in zip(why, texts, strict=True)
-        ]
         left = [at for at, reason in enumerate(why) if not reason]
         scores = self._scores(self._judge, self._given(self._judge, left, said, asked, texts, rows)) if left else []
         rivals, of = [-1] * len(why), dict[int, list[tuple[float, int]]]()

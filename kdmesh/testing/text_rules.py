@@ -137,7 +137,7 @@ class TextRuleContract(Alike):
         if self.answers:
             super().test_a_mesh_runs_with_it(offer, settings, run_mesh)
             return
-        with pytest.raises(RunFailed, match="has a text that rule"):
+        with pytest.raises(RunFailed, match=r"has a (text|pair) that rule"):
             self.run(offer, settings, run_mesh)
 
     def test_ray_gives_the_same_bits(
@@ -149,12 +149,14 @@ class TextRuleContract(Alike):
         super().test_ray_gives_the_same_bits(offer, settings, run_mesh, on_ray)
 
     def test_it_chooses_one_or_says_why_not(self, offer: TextRuleOffer, settings: dict[str, Any]) -> None:
-        """A place among the texts, or a reason; what is kept beside it is plain data. Where others are missing, too."""
+        """A place among the texts, or a reason; what is kept beside it is plain data. Where others are missing, too,
+        or what is read."""
         for number in range(3):
             made = self.made(offer, settings)
             for texts, read in self.texts(offer, number):
                 self.choice(made, (texts, read))
                 self.choice(made, ([texts[2]], read))
+                self.choice(made, (texts, {name: [] for name in read}))
 
     def test_it_chooses(self, offer: TextRuleOffer, settings: dict[str, Any]) -> None:
         """It chooses a text for some prompts: see ``chooses``."""

@@ -273,9 +273,10 @@ def seldom(check):
     return pytest.mark.slow(own)
 
 
-def contract(kind, offer):
+def contract(kind, offer, declared=None, name=""):
     """A test class for one offer, as a plugin's author would write it."""
-    body = {"offer": pytest.fixture(lambda self: offer), **DECLARED.get((kind, offer.name), FALLBACK.get(kind, {}))}
+    declared = declared or DECLARED.get((kind, offer.name), FALLBACK.get(kind, {}))
+    body = {"offer": pytest.fixture(lambda self: offer), **declared}
     if offer.name in RANKERS:
         body["small_mesh"] = ranked
     if kind == "strategies" and offer.name in SPEAKERS:
@@ -285,7 +286,7 @@ def contract(kind, offer):
     base = testing.MixContract if getattr(offer, "mixes", False) else CONTRACTS[kind]
     if offer.name not in ON_RAY[kind]:
         body["test_ray_gives_the_same_bits"] = seldom(base.test_ray_gives_the_same_bits)
-    return type(f"Test_{kind}_{offer.name}", (base,), body)
+    return type(f"Test_{kind}_{name or offer.name}", (base,), body)  # by which it is found elsewhere
 
 
 for kind in CONTRACTS:
@@ -304,6 +305,18 @@ for kind in CONTRACTS:
             continue  # these need their libraries: tests/builtin/test_library_models.py
         if offer.factory.startswith("kdmesh."):  # a plugin's own tests look after the rest
             globals()[f"Test_{kind}_{offer.name}"] = contract(kind, offer)
+
+
+Test_text_rules_best_of_by_judges = contract(
+    "text_rules",
+    registry().find("text_rules", "best_of"),
+    {
+        "config": {"verdict": "[123]", "names": {"shown": ["1", "2", "3"], "turned": ["3", "2", "1"]}, "least": 1},
+        "reads": ("shown", "turned"),
+        "test_ray_gives_the_same_bits": seldom(testing.TextRuleContract.test_ray_gives_the_same_bits),
+    },
+    "best_of_by_judges",
+)
 
 
 def test_what_is_declared_is_offered():

@@ -131,6 +131,32 @@ def test_of_three_texts_a_judge_that_names_what_stands_first_chooses_none() -> N
     assert best(texts("a", "b", "c"), {"shown": ["A"], "turned": ["A"]}, least=1, **said).chosen == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "shown", "turned", "chosen", "rejected", "why"),
+    [
+        ("xy", "A", "A", None, None, "verdicts differ"),
+        ("xx", "A", "A", 0, None, "equal answers"),
+        ("xx", "B", "hm", None, None, "too few verdicts"),
+        ("xxy", "A", "B", 0, 2, ""),  # what stands first in either order, which is x
+        ("xxy", "A", "C", 0, 2, ""),
+        ("xyx", "B", "B", 1, 0, ""),
+        ("xxy", "AB", "B", 0, 2, ""),  # an order names x twice, and is not split
+        ("xxy", "A", "A", None, None, "verdicts differ"),
+    ],
+)
+def test_equal_texts_are_one_to_a_judge(
+    said: str, shown: str, turned: str, chosen: int | None, rejected: int | None, why: str
+) -> None:
+    """Which of them it names is where they stood; and nothing is rejected in favour of what says the same."""
+    names = ["A", "B", "C"][: len(said)]
+    orders = {"shown": names, "turned": names[::-1]}
+    verdicts = {"shown": [*shown], "turned": [turned] if turned == "hm" else [*turned]}
+    found = best(texts(*said), verdicts, names=orders, verdict="[A-Z]")
+    assert (found.chosen, found.rejected, found.why) == (chosen, rejected, why)
+    assert found.counted == ["verdicts outside the form in turned"] * (turned == "hm")
+    assert [one["text"] for one in found.told["verdicts"]][: len(shown)] == [names.index(one) for one in shown]
+
+
 def test_texts_keep_their_names_where_one_is_missing() -> None:
     """The second of three: its own rule abstained."""
     three = texts("a", "b", "c")
@@ -231,6 +257,8 @@ def test_what_is_rejected_is_the_first_of_the_worst() -> None:
     assert (scored.chosen, scored.rejected) == (0, 2)
     alike = best(texts("a", "b", scores=(0.5, 0.5)))
     assert (alike.chosen, alike.rejected, alike.why) == (0, None, "equally good")
+    for alone in (best(texts("a", "b", scores=(None, 0.5))), best(texts("a"), {"one": ["1"]}, verdict="[0-9]")):
+        assert (alone.rejected, alone.why) == (None, "nothing to reject")
     judged = best(texts("a", "b", "c"), {"one": ["2", "2", "1"]}, verdict="[0-9]")
     assert (judged.chosen, judged.rejected) == (1, 2)
     found = voted("so 4", "is 3", "", "it is 3.0", numeric=True)

@@ -146,6 +146,27 @@ def test_where_a_rule_abstained_there_is_no_text_to_choose_or_reject(pairs: bool
     assert summary["streams"]["agreed"]["counted"]["no text in two"] == len(missing)
 
 
+def test_a_panel_that_abstained_has_given_no_verdict(tmp_path: Path) -> None:
+    """Two judges must agree on what they say, a vote says whether they do: where not, nothing is outside a form."""
+    fields = council()
+    judge = {**WRITES, "reads": {"a": "of_t", "b": "of_u"}, "template": "{{ a.text }}{{ b.text }}{{ prompt }}"}
+    fields["streams"] |= {f"by_{name}": {**judge, "generated_by": name} for name in "tv"}
+    fields["streams"]["panel"] = {"consensus_of": ["by_t", "by_v"], "rule": {"vote": {"pattern": "[+=]"}}}
+    rule = {"best_of": {"verdict": "[+=0-9]", "names": ["+", "="]}}
+    fields["streams"]["agreed"] = {"consensus_of": ["of_t", "of_u"], "reads": {"panel": "panel"}, "rule": rule}
+    counted = run(fields, out=tmp_path)["streams"]["agreed"]["counted"]
+    panel, agreed = ({line["sample"]: line for line in lines(tmp_path, name)} for name in ("panel", "agreed"))
+    outside = 0
+    for sample, line in agreed.items():
+        verdicts = line["consensus"]["verdicts"]
+        assert len(verdicts) == (not panel[sample]["dropped"])
+        outside += any(one["text"] is None for one in verdicts)
+        assert bool(line["dropped"]) == all(one["text"] is None for one in verdicts)
+    silent = sum(bool(line["dropped"]) for line in panel.values())
+    assert 0 < silent < 24 and outside
+    assert counted == {"no text in panel": silent, "verdicts outside the form in panel": outside}
+
+
 def test_where_all_rules_abstained_so_does_this_one() -> None:
     fields = council()
     never = {"vote": {"pattern": "@"}}

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from kdmesh.contracts.filter import WrittenText
     from kdmesh.contracts.text_rule import Candidate
 
-UNSCORED, LOW, SILENT, TIE, EQUAL = "not scored", "too low", "no verdict", "a tie", "equally good"
+UNSCORED, LOW, SILENT, TIE = "not scored", "too low", "no verdict", "a tie"
+EQUAL, ALIKE, ALONE = "equally good", "equal answers", "nothing to reject"
 FEW, DIFFER = "too few verdicts", "verdicts differ"
 OUTSIDE, GONE, SPLIT = "verdicts outside the form", "verdicts for a text that is missing", "verdicts split"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -30,7 +31,8 @@ class BestOf(TextRule):
     no such name, is outside the form: it chooses none, and is counted. Judges prefer what stands first, or last (Zheng
     et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", 2023): with ``names`` by the name of what is read
     one is asked in several orders, in each of which the texts have other names. An order then has one verdict, whom
-    most of its texts name, or none where they split; ``least`` counts orders, and by default is all of them.
+    most of its texts name, or none where they split; ``least`` counts orders, and by default is all of them. Texts that
+    are equal are one to a judge: which of them it names is where it stands, and not what it says.
 
     It abstains where no text is scored, or no verdict names one, and where the best score, or the most verdicts, are
     below ``least``. Of several that are best, the first is chosen, or none with ``ties: abstain``. Whose text is not
@@ -99,14 +101,21 @@ class BestOf(TextRule):
         if len(first) > 1 and self.ties == "abstain":
             return Choice(None, TIE, told, counted)
         counted = counted + ["ties broken"] * (len(first) > 1)
-        rejected = scores.index(min(known)) if min(known) < best else None
-        return Choice(first[0], EQUAL if rejected is None else "", told, counted, rejected=rejected)
+        if min(known) < best:
+            return Choice(first[0], "", told, counted, rejected=scores.index(min(known)))
+        alone = ALIKE if self.judged and len(texts) > 1 else ALONE
+        return Choice(first[0], EQUAL if len(known) > 1 else alone, told, counted)
 
     def _verdicts(
         self, texts: Sequence[Candidate], read: Mapping[str, Sequence[WrittenText]]
     ) -> tuple[list[float | None], dict[str, Any], list[str]]:
-        """How many verdicts each text has, None where none has any; what was said; what of it names no text."""
+        """How many verdicts each text has, None where none has any; what was said; what of it names no text.
+
+        Of equal texts the first has what names any of them, and the others have none.
+        """
         places = [at if one.place is None else one.place for at, one in enumerate(texts)]
+        words = [one.text.text for one in texts]
+        same = [words.index(one) for one in words]
         count = max(self.count, len(texts), texts[0].of)
         said: list[dict[str, Any]] = []
         counted: list[str] = []
@@ -118,16 +127,17 @@ class BestOf(TextRule):
                 place = self._named(judge, verdict, count)
                 text = places.index(place) if place in places else None
                 said.append({"judge": judge, "verdict": verdict, "text": text})
-                named.update([] if text is None else [text])
-                if place not in places:
+                if text is None:
                     counted.append(f"{OUTSIDE if place is None else GONE} in {judge}")
+                else:
+                    named[same[text]] += 1
             if self.orders and named:
                 (first, most), *others = named.most_common()
                 split = bool(others) and others[0][1] == most
                 counted += [f"{SPLIT} in {judge}"] * split
                 named = Counter[int]() if split else Counter([first])
             votes += named
-        scores = [float(votes[at]) if votes else None for at in range(len(texts))]
+        scores = [float(votes[at]) if votes and first == at else None for at, first in enumerate(same)]
         return scores, {"verdicts": said}, counted
 
     def _named(self, judge: str, verdict: str | None, count: int) -> int | None:

@@ -25,8 +25,9 @@ class Vote(TextRule):
     answer votes for none, and counts. It abstains where no text has an answer, where fewer than ``share`` of all texts
     give the most frequent one, and, with ``ties: abstain``, where another is as frequent; with ``ties: first`` the one
     that came first wins then. Whose text has no answer is counted; a text that is missing counts in ``share`` alone.
-    Rejected is the first text with another answer, and of a tie none: nobody has won it. Of a debate that is Samanta et
-    al., "Internalizing Self-Consistency in Language Models: Multi-Agent Consensus Alignment" (MACA), 2025.
+    Rejected is the first text with another answer, and of a tie none: nobody has won it. Of a debate that is after
+    Samanta et al., "Internalizing Self-Consistency in Language Models: Multi-Agent Consensus Alignment" (MACA), 2025,
+    whose debaters are copies of one model.
     """
 
     def __init__(self, pattern: str | None, numeric: bool, share: float, ties: str) -> None:
@@ -43,7 +44,7 @@ class Vote(TextRule):
         if not votes:
             return Choice(None, NONE, told, lost)
         most = max(votes.values())
-        first = [answer for answer, count in votes.items() if count == most]
+        first = [answer for answer, own in votes.items() if own == most]
         told["tied"] = first if len(first) > 1 else []
         if most < self.share * count:
             return Choice(None, FEW, told, lost)

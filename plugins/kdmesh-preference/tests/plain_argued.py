@@ -117,16 +117,16 @@ def judged(first: str, second: str, orders: tuple[str, str]) -> Callable[[int, d
     """Which of two a judge names in both orders: 0 what it was shown first, 1 what it was shown second."""
 
     def choose(row: int, words: dict[str, str]) -> tuple[str, str] | str:
-        if words[first] == words[second]:
-            return "equal answers"
         last = [re.findall("[01]", words[name])[-1:] for name in orders]
         named = [shown[int(one[0])] for one, shown in zip(last, [(first, second), (second, first)], strict=True) if one]
         if not named:
             return "no verdict"
-        if len({*named}) == 2:
+        if len({words[name] for name in named}) == 2:
             return "verdicts differ"
         if len(named) == 1:
             return "too few verdicts"
+        if words[first] == words[second]:
+            return "equal answers"
         return named[0], ({first, second} - {named[0]}).pop()
 
     return choose
