@@ -94,6 +94,13 @@ class Config(BaseModel):
         """
         return {}
 
+    def unpaired(self) -> dict[str, str]:
+        """Settings of a rule over texts that do nothing where it makes pairs, each with what to write instead.
+
+        They are refused: ``{"ties": "leave it out"}``.
+        """
+        return {}
+
     def only_compared(self) -> str:
         """Of a signal, why an objective may compare it, and nothing else may read it; "" where anything may."""
         return ""

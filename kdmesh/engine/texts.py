@@ -117,18 +117,29 @@ def refuse_nothing(plan: Plan, tallies: dict[str, Tally], wrote: Sequence[Wrote]
         if name not in learned or not tally["written"] or tally["kept"] or (wrote is not None and own is None):
             continue
         why, example = _sums(tally["dropped"]), "" if own is None else _example(plan, own, wrote or ())
-        if "rule" in tally:
-            noted = f"; counted: {_sums(tally['counted'])}" if tally["counted"] else ""
-            what = f"none of {tally['written']} prompts has a text that rule {tally['rule']!r} chose and that is kept"
-            instead = "a rule that abstains less, or streams that answer better"
-        else:
-            what, noted = f"none of the {tally['written']} texts that {tally['agent']} wrote is kept", ""
-            instead = "filters that keep some, other sampling, or a better writer"
+        what, field, instead = _nothing(tally, bool(plan.spec.streams[name].pairs))
+        noted = f"; counted: {_sums(tally['counted'])}" if tally.get("counted") else ""
         raise RunFailed(
             f"{what} ({why}{noted}), so nothing is learned of them{example}",
-            where=f"streams.{name}" if "rule" in tally else f"streams.{name}.keep",
+            where=f"streams.{name}{field}",
             instead=f"{instead}; every text is in {STREAMS}/ of the run's folder",
         )
+
+
+def _nothing(tally: Tally, pairs: bool) -> tuple[str, str, str]:
+    """What there is none of where nothing is kept, the field of the stream that says so, and what to write instead."""
+    if "rule" in tally:
+        none, rule = f"none of {tally['written']} prompts has a", repr(tally["rule"])
+        if pairs:
+            instead = "a rule that finds some texts better than others, filters that keep both, or unlike streams"
+            return f"{none} pair that rule {rule} made and that is kept", "", instead
+        instead = "a rule that abstains less, or streams that answer better"
+        return f"{none} text that rule {rule} chose and that is kept", "", instead
+    none = f"none of the {tally['written']} texts that {tally['agent']} wrote is"
+    if pairs:
+        instead = "a filter that keeps some and drops some, more `samples`, or other sampling"
+        return f"{none} in a pair", ".pairs", instead
+    return f"{none} kept", ".keep", "filters that keep some, other sampling, or a better writer"
 
 
 def _sums(counted: dict[str, int]) -> str:

@@ -183,6 +183,11 @@ def _pairs(stream: StreamSpec, registry: Registry, at: Callable[[str], str]) -> 
     if stream.pairs and stream.pairs is not True:
         what = f"rule {name!r} says which of the texts is chosen and which rejected, and no filter is asked"
         raise MeshError(what, where=at("pairs"), instead="pairs: true")
+    settings = registry.check("text_rules", name, stream.rule.config, at("rule"))
+    idle: dict[str, str] = getattr(settings, "unpaired", dict)() if stream.pairs else {}
+    for field, instead in idle.items():
+        what = f"`{field}: {getattr(settings, field)}` of rule {name!r} has no effect where it makes pairs"
+        raise MeshError(what, where=at(f"rule.{name}.{field}"), instead=instead)
     for field in ("measured", "reward") if stream.pairs else ():
         if getattr(stream, field):
             what = f"these are pairs, of which `{field}` says nothing"

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec, StreamSpec, TextRuleRef
 
 OUT, PAIRS = "leave it out", "pairs"
-RIGHT = ("pattern", "column")
-"""The settings by which filters, and rules over texts, tell what is right."""
 
 
 def keys(refs: list[FilterRef] | None) -> list[str]:
@@ -125,9 +123,7 @@ def _drops_rejected(plan: Plan, name: str, ref: FilterRef, registry: Registry, w
     rule = stream.rule
     asked = registry.check("filters", ref.name, ref.settings, where)
     own = registry.check("text_rules", rule.name, rule.config, plan.at(f"streams.{name}.rule"))
-    if not all(hasattr(one, field) for one in (asked, own) for field in ("known", *RIGHT)):
-        return
-    if all(getattr(asked, field) == getattr(own, field) for field in RIGHT):
+    if getattr(asked, "as_strict_as", lambda other: False)(own):
         what = f"rule {rule.name!r} rejects what is wrong, and filter {ref.name!r} drops it: no pair would be left"
         raise MeshError(what, where=where, instead=OUT)
 

@@ -278,17 +278,16 @@ class _Generation:
         why = self._keeping.sort(every, asked, texts, self._rows, made + [""] * len(others))
         if verdicts is not None:
             why = [reason or ("" if one.known else UNKNOWN) for reason, one in zip(why, verdicts, strict=True)]
-        likely = None
-        if self._likely:  # before its weights move
-            losses = token_losses(self._host, self._op.node, texts, self._rows, self._heat)
-            likely = [-one for one in losses]
         if self._spec.pairs is True:
             rivals: list[int] | None = against(why, [*others])
         else:
             rivals = self._keeping.pair(said, why, asked, texts, self._rows)
-        if rivals is not None and self._host.config.authors and max(rivals, default=-1) < 0:
-            asked = asked[: len(said)] * 2
-            texts, why, rivals = self._stand_ins(asked[: len(said)])
+        if self._host.config.authors and all(why) and (rivals is not None or (rule and all(made))):
+            asked, texts, why, rivals = self._stand_ins(asked[: len(said)], rivals is not None)
+        likely = None
+        if self._likely:  # before its weights move
+            losses = token_losses(self._host, self._op.node, texts, self._rows, self._heat)
+            likely = [-one for one in losses]
         votes = None if agreed is None else list(agreed)
         samples = torch.tensor([one.sample for one in asked], dtype=torch.int64)
         found = _Sorted(texts, samples, said, why, votes, verdicts, likely, rivals)
@@ -296,12 +295,16 @@ class _Generation:
             self._host.sorted[self._op.stream] = found
         return found
 
-    def _stand_ins(self, asked: Sequence[Asked]) -> tuple[list[tuple[list[int], int]], list[str], list[int]]:
-        """In the trial, where all texts are what the data say, so that there is no pair: what each sample says, over
-        that without its first token, or twice that. What learns of pairs is computed then, too."""
-        copied = Copied(self._host.reading).write(self._agent, asked, self._rows)
+    def _stand_ins(
+        self, asked: list[Asked], pairs: bool
+    ) -> tuple[list[Asked], list[tuple[list[int], int]], list[str], list[int] | None]:
+        """In the trial, where all texts are what the data say, so that judges name none, and none is over another: what
+        each sample says, or that over the same without its first token, or twice that. What learns is computed then."""
+        copied, count = Copied(self._host.reading).write(self._agent, asked, self._rows), len(asked)
+        if not pairs:
+            return asked, copied, [""] * count, None
         others = [(ids[:at] + (ids[at + 1 :] or ids[at:] * 2), at) for ids, at in copied]
-        return copied + others, [""] * len(asked), [*range(len(asked), 2 * len(asked))] + [-1] * len(asked)
+        return asked * 2, copied + others, [""] * count, [*range(count, 2 * count)] + [-1] * count
 
     def _asked(self, step: int, due: Tensor) -> list[Asked]:
         """What is to be written at a step, to the samples at positions ``due`` of the stream."""

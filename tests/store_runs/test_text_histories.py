@@ -125,7 +125,7 @@ def taught(key: str, store: Path, chosen: list[dict[str, Any]], steps: list[int]
 
 def test_pairs_are_kept_with_what_was_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The winning side over what dissents: shown, and taught to a later mesh as pairs."""
-    fields = mesh(pairs=True)
+    fields = mesh(pairs=True, rule={"vote": {"pattern": "[0-9]"}})
     fields["flows"] = [{"from": "a", "to": "s", "stream": "agreed", "objective": "kl"}]
     store = tmp_path / "store"
     key = run(fields, store, tmp_path / "out")["store"]["histories"]["agreed"]["entries"]["agreed"]

@@ -314,6 +314,7 @@ REFUSED_OF_SEVERAL: dict[str, tuple[dict[str, Any], str, str]] = {
     "measured": ({**of_several(measured=True), "metrics": ["exact_match"]}, "measured", "`measured` says nothing"),
     "a reward": (of_several(reward=["exact_match"]), "reward", "`reward` says nothing"),
     "mixed": (of_several(mix={"of": "train", "share": 0.5}), "mix", "which are mixed in, are no pairs"),
+    "a tie that is broken": (of_several(rule={"vote": {"ties": "first"}}), "rule.vote.ties", "`ties: first` of rule"),
 }
 
 
@@ -336,7 +337,7 @@ def test_a_stream_of_pairs_is_read_by_none() -> None:
 
 def test_where_no_prompt_has_a_pair_the_stage_ends() -> None:
     fields = of_several(rule={"best_of": {"metric": {"pattern": {"match": "never"}}, "least": 1}})
-    with pytest.raises(RunFailed, match=r"rule 'best_of' chose and that is kept \(too low 32\)") as caught:
+    with pytest.raises(RunFailed, match=r"has a pair that rule 'best_of' made .* \(too low 32\)") as caught:
         run_once(Request(parse(fields), backend="inline"))
     assert caught.value.where == "streams.made"
 
@@ -365,8 +366,14 @@ def test_kept_pairs_of_no_token_are_counted_by_who_reads_them(tmp_path: Path) ->
     assert len(found.texts) == 2 and found.notes == [f"{path}: 1 texts that were kept have no token, and are left out"]
 
 
-def test_who_judges_equal_texts_says_nothing_of_them(tmp_path: Path) -> None:
-    """One that names what stands first names another text in each order: that is no matter of order."""
+def test_where_a_filter_makes_no_pair_its_stage_ends() -> None:
+    with pytest.raises(RunFailed, match=r"none of the \d+ texts that t wrote is in a pair \(unpaired") as caught:
+        run_once(Request(parse(mesh(pairs={"pattern": {"match": "@"}})), backend="inline"))
+    assert caught.value.where == "streams.made.pairs" and "keeps some and drops some" in str(caught.value.instead)
+
+
+def judged(**made: Any) -> dict[str, Any]:
+    """Two equal texts, and a judge that reads them in both orders."""
     fields = of_several()
     how = {**fields["streams"]["one"], "refresh": "once", "sampling": {"max_new_tokens": 3, "greedy": True}}
     judge = {**how, "generated_by": "u", "template": "{{ a.text }}{{ b.text }}{{ prompt }}"}
@@ -378,46 +385,60 @@ def test_who_judges_equal_texts_says_nothing_of_them(tmp_path: Path) -> None:
         "made": {
             "consensus_of": ["one", "other"],
             "reads": {"shown": "shown", "turned": "turned"},
-            "rule": {"best_of": {"verdict": "[0-9]", "names": {"shown": ["1", "2"], "turned": ["2", "1"]}}},
-            "pairs": True,
+            "rule": {"best_of": {"verdict": "[+=]", "names": {"shown": ["+", "="], "turned": ["=", "+"]}}},
+            **made,
         },
     }
-    with pytest.raises(RunFailed, match=r"\(equal answers 16[;)]"):
-        run_once(Request(parse(fields), backend="inline", out=tmp_path))
-    assert all("rejected" not in line["consensus"] or not line["kept"] for line in lines_of(tmp_path, "made"))
+    return fields
 
 
-def test_no_pair_has_a_text_of_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even one that ends it: nothing could be learned of it, and its log-probability would be 0."""
-    inner, silent = Writing.write, {"u"}
+def test_who_judges_equal_texts_says_nothing_of_them(tmp_path: Path) -> None:
+    """One that names what stands first names another text in each order: that is no matter of order."""
+    with pytest.raises(RunFailed, match=r"\(equal answers \d+[,;)]"):
+        run_once(Request(parse(judged(pairs=True)), backend="inline", out=tmp_path))
+    why = {line["dropped"] for line in lines_of(tmp_path, "made")}
+    assert "equal answers" in why <= {"equal answers", "no verdict"}
+
+
+def test_no_pair_has_a_text_of_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A sign that stands for no character, and no end after it, is nothing in the tokens of another agent: nothing
+    could be learned of it, and its log-probability would be 0."""
+    inner = Writing.write
 
     def write(self: Writing, agent: Any, asked: Any, rows: int) -> list[tuple[list[int], int]]:
-        found = inner(self, agent, asked, rows)
+        first = self._encoder.tokenizer.bos_token_id
         return [
-            (ids[:before], before) if agent.name in silent and at % 2 == 0 else (ids, before)
-            for at, (ids, before) in enumerate(found)
+            ([*ids[:before], first], before) if agent.name == "u" and at % 2 == 0 else (ids, before)
+            for at, (ids, before) in enumerate(inner(self, agent, asked, rows))
         ]
 
     monkeypatch.setattr(Writing, "write", write)
-    summary = run_once(Request(parse(of_several()), backend="inline"))[0]
+    summary = run_once(Request(parse(of_several()), backend="inline", out=tmp_path))[0]
     assert summary["streams"]["made"]["dropped"]["no token in one"] > 0
-    silent.add("t")
-    summary = run_once(Request(parse(mesh()), backend="inline"))[0]
-    assert summary["streams"]["made"]["dropped"]["no token in one"] == 64
+    for line in lines_of(tmp_path, "made"):
+        said = {line["text"], rejected_of(line).get("text", line["text"])}
+        assert line["dropped"] != "no token in one" or ("" in said and len(said) == 2)
 
 
-@pytest.mark.parametrize("fields", [mesh(), of_several()], ids=["a filter", "a rule"])
-def test_check_tries_what_learns_of_pairs(fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the texts of the trial are those of the data, whoever writes them, so that none is over another."""
-    seen: list[int] = []
+@pytest.mark.parametrize(
+    ("fields", "pairs"),
+    [(mesh(), True), (of_several(), True), (judged(), False)],
+    ids=["a filter", "a rule", "a judge, and no pairs"],
+)
+def test_check_tries_what_learns_of_texts_that_are_compared(
+    fields: dict[str, Any], pairs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the texts of the trial are those of the data, whoever writes them, so that none is over another, and a
+    judge says no verdict."""
+    seen: list[bool] = []
     inner = Rollouts.batch
 
     def batch(self: Rollouts, step: int, size: int, drop_last: bool) -> Any:
         found = inner(self, step, size, drop_last)
         if self.stream.name == "made" and found is not None:
-            seen.append(len(found.x.pairs))
+            seen.append(found.x.texts is not None and len(found.x.pairs) > 0)
         return found
 
     monkeypatch.setattr(Rollouts, "batch", batch)
     found = examine(make_plan(parse(fields), registry()))
-    assert any(seen) and not [note for note in found.notes if "trial" in note]
+    assert seen and any(seen) is pairs and not [note for note in found.notes if "trial" in note]

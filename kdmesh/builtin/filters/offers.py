@@ -76,6 +76,12 @@ class AnswerConfig(Config):
         """The setting with which it would ask for no right answer of the data's own; "" where it asks for none."""
         return "column" if self.column is None else ""
 
+    def as_strict_as(self, other: object) -> bool:
+        """Whether what is wrong by other settings is wrong by these: numbers are equal in more words than one."""
+        if not isinstance(other, AnswerConfig):
+            return False
+        return (self.pattern, self.column) == (other.pattern, other.column) and self.numeric <= other.numeric
+
 
 class PerplexityConfig(Config):
     """Settings of `perplexity`."""

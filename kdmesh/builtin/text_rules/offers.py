@@ -27,6 +27,10 @@ class VoteConfig(Config):
 
     _compiles = field_validator("pattern")(finds)
 
+    def unpaired(self) -> dict[str, str]:
+        """A tie, broken or not, is won by none."""
+        return {"ties": "leave it out: of a tie there is no pair"} if self.ties == "first" else {}
+
 
 class JoinedConfig(Config):
     """Settings of `joined`."""

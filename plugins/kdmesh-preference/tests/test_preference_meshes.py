@@ -349,8 +349,9 @@ def test_a_filter_that_drops_what_is_rejected_is_refused() -> None:
     with pytest.raises(MeshError, match="rejects what is wrong, and filter 'answer' drops it: no pair") as caught:
         Mesh(**fields).plan()
     assert caught.value.where == "streams.pairs.keep.1"
-    fields["streams"]["pairs"]["rule"] = {"right_over_wrong": {"numeric": True, "pattern": "[0-9]"}}
-    Mesh(**fields).plan()
+    for rule, kept in (({"numeric": True}, {"pattern": "[0-9]"}), ({}, {"numeric": True})):
+        fields["streams"]["pairs"] |= {"rule": {"right_over_wrong": rule}, "keep": [{"answer": kept}]}
+        Mesh(**fields).plan()
 
 
 def said(*words: str, known: str = "3") -> list[Candidate]:
