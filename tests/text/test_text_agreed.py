@@ -181,6 +181,7 @@ AB = {"one": ["A", "B"], "other": ["B", "A"]}
         ({}, [], "verdict", "the stream reads none", "reads: {judge: STREAM}"),
         ({"names": AB, "least": 3.0}, ["one", "one", "other"], "least", "there is one of each order (one, other)", "2"),
         ({"names": AB}, ["one"], "names", "names for one, other, and the stream reads one", "{one: [A, B]}"),
+        ({"names": {"one": ["A", "B"]}}, ["one", "other"], "names", "for one, and", "[A, B], other: [B, A]}"),
         ({"names": {**AB, "other": ["A", "B", "C"]}}, ["one", "other"], "names.other", "3 names for 2 texts", "[A, B]"),
         ({"names": ["A"]}, ["one"], "names", "1 names for 2 texts", "[A, B]"),
         ({"metric": object(), "verdict": None}, ["one"], "metric", "under one are not looked at", "`verdict`"),

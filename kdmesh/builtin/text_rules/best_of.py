@@ -63,12 +63,14 @@ class BestOf(TextRule):
         self.count = len(sources)
         if not judges:
             what = "a judge's verdicts are read, and the stream reads none"
-            raise MeshError(what, where="verdict", instead="reads: {judge: STREAM} on the stream that has this rule")
+            instead = "`metric` in its place; or a stream of `consensus_of` with `reads: {judge: STREAM}`"
+            raise MeshError(what, where="verdict", instead=instead)
         texts, letters = ", ".join(sources), ", ".join(LETTERS[: len(sources)])
+        turned = ", ".join(reversed(LETTERS[: len(sources)]))
         if self.orders and {*self.orders} != {*judges}:
             what = f"names for {', '.join(self.orders)}, and the stream reads {', '.join(judges)}"
-            instead = f"names: {{{', '.join(f'{one}: [{letters}]' for one in judges)}}}, each in its own order"
-            raise MeshError(what, where="names", instead=instead)
+            orders = ", ".join(f"{one}: [{turned if at % 2 else letters}]" for at, one in enumerate(judges))
+            raise MeshError(what, where="names", instead=f"names: {{{orders}}}, each in its own order")
         for at, names in self.orders.items() if isinstance(self.names, dict) else [("", self.names)]:
             if names is not None and len(names) != len(sources):
                 what = f"{len(names)} names for {len(sources)} texts ({texts})"
