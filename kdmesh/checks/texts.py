@@ -220,7 +220,7 @@ def _unread_pairs(plan: Plan, found: Checked) -> list[str]:
     """What is said of second answers that nobody reads, and of pairs where samples are packed."""
     if found.pairs:
         return ["pairs have a row of tokens for each answer, and are not packed"] if plan.spec.text.pack else []
-    given = found.reading.texts and any(sample.rejected is not None for sample in found.table.texts)
+    given = found.reading.texts and found.table.texts.rejects
     return ["the data have rejected answers, and no stream with `pairs: true` is read"] if given else []
 
 

@@ -36,7 +36,6 @@ from kdmesh.hosts.state import HostConfig
 from kdmesh.placement.settle import choose_backend, settle, threaded
 from kdmesh.plugins import registry
 from kdmesh.store import default_limit
-from kdmesh.streams.unread import Unread
 from kdmesh.tables.fitting import Fitted
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def blueprint(
 ) -> tuple[HostConfig, Source]:
     """What the hosts are built from, and where they have the data from. ``root``: the folder of the whole run."""
     private = any(stream.private for stream in checked.streams.values())
-    near_by = not isinstance(checked.table.x, Unread) and checked.table.x.nbytes <= SENT
+    near_by = not checked.table.unread and checked.table.x.nbytes <= SENT
     sent = private or near_by  # where samples are private, no host reads those of others
     config = HostConfig(
         plan,

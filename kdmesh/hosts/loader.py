@@ -88,18 +88,17 @@ class ShardView:
         self.ids = rows
         self.x: Tensor | Unread | Encoded
         self.units, self.counts, self.characters, self._sizes = False, None, None, None
-        truth = None if table.y is None else table.y[rows].to(device)
+        self._truth = None if table.y is None else table.y[rows].to(device)
         if reading.texts:
             self.x = (reading.told if told else reading.encoded)(agent, rows, stream.pairs).to(device)
             self.units = reading.plan.task_of(agent).rows == "units"
             self._sizes = reading.sizes(rows) if reading.plan.spec.text.bucket else None
             if self.units:
-                truth, self.counts, self.characters = self.x.targets, self.x.counts, self.x.characters
+                self._truth = None if self.x.mapped else self.x.targets
+                self.counts, self.characters = self.x.counts, self.x.characters
         else:
             x = reading.numbers(agent)
             self.x = (x.select(rows) if isinstance(x, Unread) else x[rows]).to(device)
-        self._truth = truth
-        self.y = truth if stream.labelled else None
         self._order: tuple[int, Tensor] = (-1, rows)
         self._name = stream.base or stream.name
 
@@ -109,7 +108,14 @@ class ShardView:
     @property
     def truth(self) -> Tensor | None:
         """The labels for measuring only, also where the stream hides them from training."""
+        if isinstance(self.x, Encoded) and self.units and self._truth is None:
+            return self.x.targets  # of tokens in files, which are not kept
         return self._truth
+
+    @property
+    def y(self) -> Tensor | None:
+        """The labels, where the stream has them."""
+        return self.truth if self.stream.labelled else None
 
     def count(self, step: int, size: int, drop_last: bool) -> int:
         """How many answers the batch of a step asks for: samples, or units of these."""
@@ -146,13 +152,14 @@ class ShardView:
         again = epoch + AGAIN if self.stream.replay else epoch
         if isinstance(self.x, Encoded):
             tokens = self.x.batch(at)
-            known = self.y if self.y is None else tokens.targets if self.units else self.y[at]
-            return Batch(tokens, known, at, again)
+            known = tokens.targets if self.units else None if self._truth is None else self._truth[at]
+            return Batch(tokens, known if self.stream.labelled else None, at, again)
         y = None if self.y is None else torch.index_select(self.y, 0, at)
         if isinstance(self.x, Unread):
-            self.x.soon(at)
-            for later in self.ahead(step + 1 + self.stream.replay, size, drop_last, SOON):
-                self.x.soon(later)
+            if self.x.asks:
+                self.x.soon(at)
+                for later in self.ahead(step + 1 + self.stream.replay, size, drop_last, SOON):
+                    self.x.soon(later)
             return Batch(self.x[at], y, at, again)
         return Batch(torch.index_select(self.x, 0, at), y, at, again)
 

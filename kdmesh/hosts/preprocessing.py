@@ -11,9 +11,11 @@ from torch import Tensor
 
 from kdmesh.errors import MeshError
 from kdmesh.imports import import_path
-from kdmesh.streams.texts import HIDDEN, Texts
+from kdmesh.streams.texts import AT_ONCE, Texts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.standing import Given
     from kdmesh.offers import ModelOffer
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from kdmesh.spec import ModelRef
     from kdmesh.streams.prepared import Prepared
     from kdmesh.streams.table import Table
+    from kdmesh.streams.texts import Sample
     from kdmesh.streams.tokens import Encoded, Tokens
     from kdmesh.streams.unread import Unread
 
@@ -45,8 +48,8 @@ class Preprocessor:
     ) -> None:
         self.plan, self.table, self.registry = plan, table, registry
         self.texts = isinstance(table.x, Texts)
-        hidden = [sample == HIDDEN for sample in table.x] if isinstance(table.x, Texts) else []
-        self._here = torch.tensor(hidden, dtype=torch.bool).logical_not().nonzero().flatten()
+        hidden = table.x.hidden() if isinstance(table.x, Texts) else torch.zeros(0, dtype=torch.bool)
+        self._here = hidden.logical_not().nonzero().flatten()
         self._places = torch.full((len(hidden),), -1)  # of the table's rows among those that are not hidden here
         self._places[self._here] = torch.arange(len(self._here))
         self._files, self._learned = files, learned
@@ -115,7 +118,7 @@ class Preprocessor:
         texts = self.table.x[rows]
         if agent not in self.plan.language_models:
             return texts
-        return Texts([replace(one, prompt=one.prompt or "") for one in texts])  # which have an end that is learned
+        return texts.changed(_answered)
 
     def told(self, agent: str, rows: Tensor, pairs: bool = False) -> Encoded:
         """The same with the prompt that the agent is told of each, where its view has one: what teaches and learns."""
@@ -189,7 +192,7 @@ class Preprocessor:
             self._encoded[key] = encoder.encode(self.given(agent, self._here), pairs)
         return self._encoded[key]
 
-    def _learnable(self, agent: str) -> list[str]:
+    def _learnable(self, agent: str) -> Words:
         """The texts on which an agent's tokenizer may be trained, with what it is told before them."""
         assert isinstance(self.table.x, Texts)
         texts = self.table.x if self._learned is None else self.table.x[self._learned]
@@ -200,7 +203,7 @@ class Preprocessor:
                 instead="the folder of a tokenizer",
             )
         self.trained = True
-        return [*texts.read(), *self._told(agent)]
+        return Words(texts, self._told(agent))
 
     def _told(self, agent: str) -> list[str]:
         """The prompts of one that only writes: its template says what no text of the data need say."""
@@ -213,3 +216,20 @@ class Preprocessor:
         view = PromptView(template, f"agents.{agent}.view.prompt")
         rows = self._here if self._learned is None else self._learned
         return [view(self.table.x[row], self.table.named(row)).prompt or "" for row in rows.tolist()]
+
+
+class Words:
+    """What a tokenizer is made from: ``texts``, and what is ``told`` besides."""
+
+    def __init__(self, texts: Texts, told: list[str]) -> None:
+        self._texts, self._told = texts, told
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self._texts), AT_ONCE):
+            yield from self._texts[start : start + AT_ONCE].read()
+        yield from self._told
+
+
+def _answered(one: Sample) -> Sample:
+    """A sample as one reads it that only writes: an answer, which has an end that is learned."""
+    return replace(one, prompt=one.prompt or "")

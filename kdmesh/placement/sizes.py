@@ -12,7 +12,6 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.resources import Resources
 from kdmesh.placement.timing import trains
 from kdmesh.streams import host_memory
-from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
@@ -34,7 +33,7 @@ def machine() -> Resources:
 
 def process(found: Checked) -> float:
     """Bytes of a host that holds no agent: an interpreter with torch, and the data."""
-    return float(PROCESS + (0 if isinstance(found.table.x, Unread) else found.table.x.nbytes))
+    return float(PROCESS + (0 if found.table.unread else found.table.x.nbytes))
 
 
 def memory(plan: Plan, found: Checked, agents: list[str]) -> float:

@@ -23,17 +23,27 @@ def as_tensor(values: Any, name: str, where: str) -> Tensor:
 
 def features(x: Tensor, name: str, where: str) -> Tensor:
     """Return ``x [N, ...]`` as float32, values unchanged; refuse empty data and values that are not finite."""
-    if x.dim() < 2 or x.numel() == 0 or x.is_complex():
+    samples(x.shape, x.dtype, name, where)
+    return finite(x.float(), name, where).contiguous()
+
+
+def samples(shape: torch.Size, dtype: torch.dtype | str, name: str, where: str) -> None:
+    """Refuse a shape of no samples ``[N, ...]``, and numbers that are not real."""
+    if len(shape) < 2 or 0 in shape or "complex" in str(dtype):
         raise MeshError(
-            f"{name}: shape {list(x.shape)} of {x.dtype} where features were expected",
+            f"{name}: shape {list(shape)} of {dtype} where features were expected",
             where=where,
             instead="at least one row of real numbers: [N, features] or [N, channels, height, width]",
         )
-    x = x.float()
-    if not torch.isfinite(x.sum()) and not (finite := torch.isfinite(x).flatten(1).all(1)).all():
-        row = int((~finite).nonzero()[0])
+
+
+def finite(x: Tensor, name: str, where: str, rows: Tensor | None = None) -> Tensor:
+    """Return float32 ``x [N, ...]``; refuse values that are not finite. ``rows``: what its rows are numbered."""
+    if not torch.isfinite(x.sum()) and not (good := torch.isfinite(x).flatten(1).all(1)).all():
+        row = int((~good).nonzero()[0])
+        row = row if rows is None else int(rows[row])
         raise MeshError(f"{name}, row {row}: a value is not finite in float32", where=where, instead="finite numbers")
-    return x.contiguous()
+    return x
 
 
 def targets(y: Tensor, rows: int, classes: int | None, name: str, where: str) -> tuple[Tensor, int]:

@@ -18,6 +18,7 @@ from kdmesh.streams.unread import Unread
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kdmesh.streams.texts import Sample
     from kdmesh.streams.tokens import Encoded
 
 MOST = 2**19
@@ -27,6 +28,7 @@ DIGEST = 16
 """Bytes of a sample's digest in the store."""
 
 _CHUNK = 2**22  # values that are hashed at a time
+_AT_ONCE = 2**14  # texts, likewise
 
 
 def keys(x: Tensor | Texts | Unread) -> Tensor:
@@ -37,8 +39,8 @@ def keys(x: Tensor | Texts | Unread) -> Tensor:
     prompt, turns and tools; of a list, its query alone. What is to be learned of it, a label or spans, does not count.
     """
     if isinstance(x, Texts):
-        fields = ([one.text, one.pair, one.prompt, one.messages, one.tools] for one in x)
-        return _numbers([_digest(json.dumps(one).encode()) for one in fields])
+        starts = range(0, max(len(x), 1), _AT_ONCE)
+        return torch.cat([_numbers([*map(_known_by, x[start : start + _AT_ONCE])]) for start in starts])
     if isinstance(x, Unread):
         return torch.cat([keys(part) for part in x.parts()])
     flat = x.detach().float().flatten(1)
@@ -120,6 +122,10 @@ def _plain(values: Tensor) -> Tensor:
     whole = (values * 255).round()
     pixels = ((whole / 255 == values) & (whole >= 0) & (whole <= 255)).all(1)
     return torch.where(pixels[:, None], whole, values)
+
+
+def _known_by(one: Sample) -> bytes:
+    return _digest(json.dumps([one.text, one.pair, one.prompt, one.messages, one.tools]).encode())
 
 
 def _digest(data: Any) -> bytes:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.checks import as_tensor, features, targets
+from kdmesh.streams.host_memory import memory
 from kdmesh.streams.table import Table, no_labels
 from kdmesh.streams.texts import Sample, Texts, concatenate
 
@@ -47,9 +48,14 @@ def table_from(dataset: Dataset[Any] | tuple[Any, ...] | Table, classes: int | N
             where=WHERE,
             instead="a data set with __len__ and __getitem__, or tensors (x, y)",
         )
-    items = [_item(dataset, i) for i in range(len(dataset))]
-    if not items:
+    if not len(dataset):
         raise MeshError(f"{type(dataset).__name__} is empty", where=WHERE)
+    first = _item(dataset, 0)
+    if (size := 4 * len(dataset) * first[0].numel()) > memory():
+        what = f"{type(dataset).__name__} has {size:,} bytes of samples, which are read into memory, of {memory():,}"
+        instead = "files that are read when a batch asks for them: images, or arrays of .npy"
+        raise MeshError(what, where=WHERE, instead=instead)
+    items = [first, *(_item(dataset, i) for i in range(1, len(dataset)))]
     again = {i: _item(dataset, i) for i in range(0, len(items), -(-len(items) // AGAIN))}
     x = _stack([item[0] for item in items], "x")
     y = None if items[0][1] is None else _stack([item[1] for item in items], "y")

@@ -14,6 +14,7 @@ from kdmesh.errors import MeshError
 from kdmesh.spec.data import DataSpec
 from kdmesh.streams.contents import Keys, pack
 from kdmesh.streams.splits import split
+from kdmesh.streams.table import known_by
 from kdmesh.streams.texts import Texts
 from kdmesh.streams.unread import chunks
 
@@ -242,12 +243,11 @@ def _twins(table: Table) -> float:
     """
     often = table.keys.unique(return_counts=True)[1]
     share = 2 * int((often == 2).sum()) / max(int((often == 1).sum()), 1)
-    x = table.identity
-    if isinstance(x, Texts):
+    if isinstance(table.x, Texts):
         return share
     values: list[Tensor] = []  # of each column, those that it has
-    for part in chunks(x):
-        possible = 1.0
+    for samples in chunks(table.source_x):
+        part, possible = known_by(table, samples), 1.0
         for number, column in enumerate(part.reshape(len(part), -1).unbind(1)):
             own = torch.cat([*values[number : number + 1], column]).unique()
             values[number : number + 1] = [own]

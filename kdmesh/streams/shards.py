@@ -92,7 +92,7 @@ def _by_class(rows: Tensor, table: Table, spec: ShardSpec, seed: int, where: str
 
 
 def _by_column(rows: Tensor, table: Table, spec: ShardSpec, seed: int, where: str) -> list[Tensor]:
-    if spec.column not in table.columns:
+    if spec.column is None or spec.column not in table.columns:
         what = f"unknown column {spec.column!r}" if spec.column else "no column is named"
         raise MeshError(what, where=f"{where}.column", instead=nearest(spec.column or "", table.columns, "columns"))
     values = table.columns[spec.column]

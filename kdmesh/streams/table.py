@@ -15,6 +15,8 @@ from kdmesh.streams.texts import Texts
 from kdmesh.streams.unread import Unread, chunks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
     from kdmesh.streams.cells import Cells
@@ -51,7 +53,7 @@ class Table:
     y: Tensor | None
     classes: int
     official: dict[str, Tensor] = field(default_factory=dict)
-    columns: dict[str, list[str]] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)  # names of classes, values or indicators, where they have names
     licence: str = "not stated"
     source: str = ""
@@ -100,6 +102,11 @@ class Table:
     def is_text(self) -> bool:
         """Whether the samples are texts, which each agent tokenises for itself."""
         return isinstance(self.x, Texts)
+
+    @property
+    def unread(self) -> bool:
+        """Whether the samples are not in memory."""
+        return self.x.unread if isinstance(self.x, Texts) else isinstance(self.x, Unread)
 
     @property
     def texts(self) -> Texts:
@@ -157,7 +164,7 @@ class Table:
         low = high = None
         for part in chunks(self.numbers):
             digest.update(_bytes(part))
-            found[done : done + len(part)] = keys(part)
+            found[done : done + len(part)] = keys(known_by(self, part))
             done += len(part)
             ends = _ends(part)
             low = ends[0] if low is None else torch.minimum(low, ends[0], out=low)
@@ -170,23 +177,24 @@ class Table:
         """The least and the largest value of each column of ``x [N, F]``, of other shapes of all values, ``[1]``."""
         return (self._look.low, self._look.high) if isinstance(self.x, Unread) else _ends(self.tensor)
 
-    @property
-    def identity(self) -> Tensor | Texts | Unread:
-        """By what a sample is known again: all of it; of a list its query, which may stand in another list later."""
-        if isinstance(self.x, Texts):
-            return self.x
-        x = self.source_x
-        return x[:][:, 0] if self.lists else x  # of texts, keys leave candidates out
-
     @cached_property
     def keys(self) -> Tensor:
         """What each sample is, ``[N]`` int64, see :func:`kdmesh.streams.contents.keys`."""
-        if isinstance(x := self.identity, Unread):
+        if isinstance(self.x, Texts):
+            return keys(self.x)
+        if isinstance(self.x, Unread):
             return self._look.keys
-        return keys(x)
+        return keys(known_by(self, self.tensor if self.known is None else self.known))
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+def known_by(table: Table, x: Tensor) -> Tensor:
+    """Of samples ``x`` of numbers of a table what they are known again by: all; of a list its query, which may stand in
+    another list later.
+    """
+    return x[:, 0] if table.lists else x  # of texts, keys leave candidates out
 
 
 def no_labels(like: Tensor, rows: int) -> Tensor:

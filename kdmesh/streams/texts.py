@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import torch
 
@@ -90,20 +91,138 @@ HIDDEN = Sample(at="a private sample of another agent")
 """What a host holds in place of a sample that is not its own: empty, so that encoding it fails."""
 
 
+AT_ONCE = 1024
+"""Samples that are read together where all of them are looked at and they are not in memory."""
+
+
+class SampleSource(Protocol):
+    """Where samples are that are not in memory. ``rejects``: whether one may have a rejected answer."""
+
+    rejects: bool
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, at: Sequence[int]) -> list[Sample]:
+        """Those at positions, in that order: the same each time."""
+
+
+class UnreadSamples(Sequence[Sample]):
+    """Samples of ``sources``, one after the other, that are read when someone asks for them."""
+
+    def __init__(self, sources: Sequence[SampleSource]) -> None:
+        self.rejects = any(one.rejects for one in sources)
+        self._sources = list(sources)
+        self._starts = torch.tensor([0, *map(len, sources)]).cumsum(0)
+        self._rows: Tensor | None = None  # of the sources, in this order; None: all
+        self._blank: Tensor | None = None  # which rows of the sources are not to be read, [N] bool
+        self._changes: tuple[Callable[[Sample], Sample], ...] = ()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) if self._rows is None else len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Sample: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Sample]: ...
+    def __getitem__(self, at: int | slice) -> Sample | list[Sample]:
+        """One sample, or those of a slice."""
+        if isinstance(at, slice):
+            return self.read(range(*at.indices(len(self))))
+        return self.read([range(len(self))[at]])[0]
+
+    def __iter__(self) -> Iterator[Sample]:
+        for start in range(0, len(self), AT_ONCE):
+            yield from self[start : start + AT_ONCE]
+
+    def read(self, at: Sequence[int]) -> list[Sample]:
+        """Those at positions, in that order."""
+        rows = torch.as_tensor(at, dtype=torch.int64)
+        rows = rows if self._rows is None else self._rows[rows]
+        owners = torch.searchsorted(self._starts, rows, right=True) - 1
+        if self._blank is not None:
+            owners[self._blank[rows]] = -1
+        found = [HIDDEN] * len(rows)
+        for number in [one for one in owners.unique().tolist() if one >= 0]:
+            own = (owners == number).nonzero().flatten()
+            samples = self._sources[number].read((rows[own] - self._starts[number]).tolist())
+            for place, sample in zip(own.tolist(), samples, strict=True):
+                found[place] = sample
+        for change in self._changes:
+            found = [one if one is HIDDEN else change(one) for one in found]
+        return found
+
+    def select(self, rows: Tensor) -> UnreadSamples:
+        """Those at positions, in that order; nothing is read."""
+        made = copy(self)
+        made._rows = rows if self._rows is None else self._rows[rows]
+        return made
+
+    def blanked(self, mask: Tensor) -> UnreadSamples:
+        """The same, of which those where ``mask [N]`` is true are :data:`HIDDEN`, and never read."""
+        made = copy(self)
+        hidden = torch.zeros(int(self._starts[-1]), dtype=torch.bool) if self._blank is None else self._blank.clone()
+        rows = mask.nonzero().flatten()
+        hidden[rows if self._rows is None else self._rows[rows]] = True
+        made._blank = hidden
+        return made
+
+    def hidden(self) -> Tensor:
+        """Which are :data:`HIDDEN`, ``[N]`` bool."""
+        if self._blank is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return self._blank if self._rows is None else self._blank[self._rows]
+
+    def changed(self, change: Callable[[Sample], Sample]) -> UnreadSamples:
+        """The same, of which each that is read is changed."""
+        made = copy(self)
+        made._changes = (*self._changes, change)
+        return made
+
+
+class _Held:
+    """Samples in memory among others that are not."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        self.rejects = any(one.rejected is not None for one in samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def read(self, at: Sequence[int]) -> list[Sample]:
+        return [self._samples[row] for row in at]
+
+
 class Texts:
-    """Samples in a table's order; indexed as a tensor is, by rows, it gives texts again."""
+    """Samples in a table's order; indexed as a tensor is, by rows, it gives texts again.
+
+    They are in memory, or, where they are given as :class:`UnreadSamples`, read when someone asks for them.
+    """
 
     shape = torch.Size([])
     """The shape of one sample: a text has none."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = tuple(samples)
+        self._samples = samples if isinstance(samples, UnreadSamples) else tuple(samples)
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self._samples)
+
+    @property
+    def unread(self) -> bool:
+        """Whether they are not in memory."""
+        return isinstance(self._samples, UnreadSamples)
+
+    @property
+    def rejects(self) -> bool:
+        """Whether one has a rejected answer; of those that are not in memory, whether one may."""
+        if isinstance(self._samples, UnreadSamples):
+            return self._samples.rejects
+        return any(one.rejected is not None for one in self._samples)
 
     @overload
     def __getitem__(self, rows: int) -> Sample: ...
@@ -113,9 +232,24 @@ class Texts:
         """Return one sample by its number, or the texts of rows (int64 ``[B]``, or a slice)."""
         if isinstance(rows, int):
             return self._samples[rows]
+        if isinstance(self._samples, UnreadSamples):
+            chosen = torch.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows.cpu()
+            return Texts(self._samples.select(chosen))
         if isinstance(rows, slice):
             return Texts(self._samples[rows])
         return Texts([self._samples[row] for row in rows.tolist()])
+
+    def changed(self, change: Callable[[Sample], Sample]) -> Texts:
+        """Return the texts, each changed."""
+        if isinstance(self._samples, UnreadSamples):
+            return Texts(self._samples.changed(change))
+        return Texts([change(one) for one in self._samples])
+
+    def hidden(self) -> Tensor:
+        """Return which samples are :data:`HIDDEN`, ``[N]`` bool."""
+        if isinstance(self._samples, UnreadSamples):
+            return self._samples.hidden()
+        return torch.tensor([one == HIDDEN for one in self._samples], dtype=torch.bool)
 
     def learned(self) -> list[str]:
         """Return what is learned or classified of each sample, without prompts."""
@@ -174,6 +308,8 @@ class Texts:
 
     def blanked(self, mask: Tensor) -> Texts:
         """Return the texts with those where ``mask [N]`` (bool) is true taken out: empty, whatever they held."""
+        if isinstance(self._samples, UnreadSamples):
+            return Texts(self._samples.blanked(mask))
         return Texts([HIDDEN if gone else one for one, gone in zip(self._samples, mask.tolist(), strict=True)])
 
 
@@ -192,4 +328,8 @@ def concatenate(parts: Sequence[Tensor | Texts | Unread]) -> Tensor | Texts | Un
         return torch.cat(kept) if len(kept) == len(parts) else joined(tensors)
     if tensors:
         raise TypeError("texts and tensors make no common table")
-    return Texts([sample for part in parts if isinstance(part, Texts) for sample in part])
+    texts = [part for part in parts if isinstance(part, Texts)]
+    if any(part.unread for part in texts):
+        own = [part._samples for part in texts]
+        return Texts(UnreadSamples([one if isinstance(one, UnreadSamples) else _Held(one) for one in own]))
+    return Texts([sample for part in texts for sample in part])

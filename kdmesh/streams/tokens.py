@@ -7,16 +7,21 @@ the mean over rows is the mean over what counts.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from kdmesh.streams.in_file import InFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+AT_ONCE = 4096  # samples whose units are looked at together where all of them are
 STEP = 8  # lengths to which samples are padded where the shape must not depend on their company: 8, 16, 24, 32, 40 ...
 
 
@@ -103,32 +108,47 @@ class Tokens:
 class Encoded:
     """The samples of a stream, flat: rows of other shard views are views of the same storage.
 
-    ``pack``: tokens that one row of a training batch may hold, where several samples share it; None: a row each.
+    ``pack``: tokens that one row of a training batch may hold, where several samples share it; None: a row each. Tokens
+    that are mapped from files stay there: what is asked for goes to the device.
     """
 
     def __init__(self, store: _Store, rows: Tensor, pad: int, pack: int | None = None) -> None:
         self._store, self._rows, self.pad, self.pack = store, rows, pad, pack
         self._starts: Tensor | None = None
+        self._device: torch.device | None = None  # where mapped tokens go; None: where the store is
 
     @classmethod
     def of(cls, rows: Sequence[Row], pad: int, *, pack: int | None = None) -> Encoded:
         """Encoded samples, in their order."""
-        return cls(_Store.of(rows), torch.arange(len(rows)), pad, pack)
+        made = Collected()
+        made.add(rows)
+        return made.encoded(pad, pack)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
     def device(self) -> torch.device:
-        """Where the tokens are."""
-        return self._rows.device
+        """Where the tokens are, or go."""
+        return self._device or self._rows.device
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the tokens are in files, and not in memory."""
+        return self._store.mapped
 
     def select(self, rows: Tensor) -> Encoded:
         """The samples at ``rows [n]`` int64, in that order."""
-        return Encoded(self._store, self._rows[rows.to(self._rows.device)], self.pad, self.pack)
+        made = Encoded(self._store, self._rows[rows.to(self._rows.device)], self.pad, self.pack)
+        made._device = self._device
+        return made
 
     def to(self, device: torch.device) -> Encoded:
         """The same samples on a device."""
+        if self.mapped:
+            made = Encoded(self._store, self._rows, self.pad, self.pack)
+            made._device = device
+            return made
         return Encoded(self._store.to(device), self._rows.to(device), self.pad, self.pack)
 
     def samples(self) -> Iterator[Row]:
@@ -146,30 +166,43 @@ class Encoded:
     @property
     def counts(self) -> Tensor:
         """Units of each sample, ``[n]`` int64."""
-        return self._store.unit_starts[self._rows + 1] - self._store.unit_starts[self._rows]
+        return self._counts.to(self.device)
 
     @property
     def lengths(self) -> Tensor:
         """Tokens of each sample, ``[n]`` int64."""
+        return self._lengths.to(self.device)
+
+    @property
+    def _counts(self) -> Tensor:
+        return self._store.unit_starts[self._rows + 1] - self._store.unit_starts[self._rows]
+
+    @property
+    def _lengths(self) -> Tensor:
         return self._store.starts[self._rows + 1] - self._store.starts[self._rows]
 
     @property
     def targets(self) -> Tensor:
         """What the units answer, ``[N]`` int64, one sample's after the other's."""
-        return self._store.targets[self._units()]
+        return self._store.targets[self._units()].to(self.device)
 
     @property
     def characters(self) -> int:
         """How many characters the units are about."""
-        spans = self._store.spans[self._units()]
-        return int((spans[:, 1] - spans[:, 0]).sum())
+        found = 0
+        for rows in self._rows.split(AT_ONCE):  # all of them together may be more than memory holds
+            starts = self._store.unit_starts
+            spans = self._store.spans[ranges(starts[rows], starts[rows + 1] - starts[rows])]
+            found += int((spans[:, 1] - spans[:, 0]).sum())
+        return found
 
     def _units(self) -> Tensor:
-        return ranges(self._store.unit_starts[self._rows], self.counts)
+        return ranges(self._store.unit_starts[self._rows], self._counts)
 
     def endings(self) -> Tensor:
         """The last target of every run of consecutive learned tokens, ``[n]`` int64."""
         at, rows = self._store.units[self._units()], torch.repeat_interleave(torch.arange(len(self)), self.counts.cpu())
+        at = at.to(self.device)
         last = torch.ones(len(at), dtype=torch.bool, device=at.device)
         rows = rows.to(at.device)
         last[:-1] = (rows[1:] != rows[:-1]) | (at[1:] != at[:-1] + 1)
@@ -213,13 +246,13 @@ class Encoded:
             for at in (shapes == shape).all(1).nonzero().flatten().split(size):
                 full = torch.cat([at, at[-1:].expand(size - len(at))]) if len(at) < size else at
                 chosen = self.select(full)
-                yield at, chosen._cut(*chosen._padded(int(shape[0])))
+                yield at.to(self.device), chosen._cut(*chosen._padded(int(shape[0])))
 
     @property
     def shapes(self) -> Tensor:
         """The shape that each sample stands in alone, ``[n, 2]`` int64: how wide its rows are, and how many."""
         if self._store.text_starts is None:
-            return torch.stack([padded_length(self.lengths), torch.ones_like(self.lengths)], 1)
+            return torch.stack([padded_length(self._lengths), torch.ones_like(self._lengths)], 1)
         counts, lengths = self._texts()
         longest = torch.zeros_like(counts)
         longest.scatter_reduce_(0, torch.repeat_interleave(counts), lengths, "amax")
@@ -229,7 +262,7 @@ class Encoded:
         """Rows of each sample, ``[n]`` int64, and tokens of each row, ``[R]`` int64, one sample's after the other's."""
         starts = self._store.text_starts
         if starts is None:
-            return torch.ones_like(self.lengths), self.lengths
+            return torch.ones_like(self._lengths), self._lengths
         counts = starts[self._rows + 1] - starts[self._rows]
         return counts, self._store.texts[ranges(starts[self._rows], counts)]
 
@@ -242,8 +275,8 @@ class Encoded:
         """The same with samples put into the first row that has room for them."""
         fill: list[int] = []
         places: list[tuple[int, int]] = []
-        room = max(self.pack or 0, int(self.lengths.max()))
-        for length in self.lengths.tolist():
+        room = max(self.pack or 0, int(self._lengths.max()))
+        for length in self._lengths.tolist():
             row = next((number for number, used in enumerate(fill) if used + length <= room), len(fill))
             if row == len(fill):
                 fill.append(0)
@@ -255,7 +288,7 @@ class Encoded:
 
     def _cut(self, begins: Tensor, rows: int, width: int, packed: bool = False) -> Tokens:
         store, device = self._store, self._rows.device
-        lengths, counts = self.lengths, self.counts
+        lengths, counts = self._lengths, self._counts
         texts, widths = self._texts()
         tokens = ranges(begins, widths)
         ids = torch.full((rows * width,), self.pad, dtype=torch.int64, device=device)
@@ -273,7 +306,7 @@ class Encoded:
             places = begins[sample] + store.units[units]
         else:  # a sample's rows do not follow each other without a gap
             places = tokens[starts_of(lengths)[sample] + store.units[units]]
-        return Tokens(
+        made = Tokens(
             ids=ids.view(rows, width),
             mask=mask.view(rows, width),
             positions=positions,
@@ -286,6 +319,7 @@ class Encoded:
             encoded=self,
             texts=None if store.text_starts is None else texts,
         )
+        return made.to(self.device)
 
 
 @dataclass
@@ -300,31 +334,71 @@ class _Store:
     unit_starts: Tensor
     texts: Tensor  # [texts] int64: tokens of each text of a list
     text_starts: Tensor | None  # None: a sample is one text
-
-    @classmethod
-    def of(cls, rows: Sequence[Row]) -> _Store:
-        listed = any(row.texts is not None for row in rows)
-        texts = [row.texts or [len(row.ids)] for row in rows] if listed else []
-        return cls(
-            ids=torch.tensor(list(chain.from_iterable(row.ids for row in rows)), dtype=torch.int32),
-            starts=_starts([len(row.ids) for row in rows]),
-            units=torch.tensor(list(chain.from_iterable(row.units for row in rows)), dtype=torch.int64),
-            targets=torch.tensor(list(chain.from_iterable(row.targets for row in rows)), dtype=torch.int64),
-            spans=torch.tensor(list(chain.from_iterable(row.spans for row in rows)), dtype=torch.int64).view(-1, 2),
-            unit_starts=_starts([len(row.units) for row in rows]),
-            texts=torch.tensor(list(chain.from_iterable(texts)), dtype=torch.int64),
-            text_starts=_starts([len(of_row) for of_row in texts]) if texts else None,
-        )
+    mapped: bool = False  # whether tokens and units are in files
 
     def to(self, device: torch.device) -> _Store:
-        if self.ids.device == device:
+        if self.ids.device == device or self.mapped:
             return self
-        moved: dict[str, Any] = {n: value if value is None else value.to(device) for n, value in vars(self).items()}
-        return _Store(**moved)
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
-def _starts(counts: list[int]) -> Tensor:
-    return torch.tensor([0, *counts], dtype=torch.int64).cumsum(0)
+class Collected:
+    """Samples that are encoded some at a time. ``mapped``: their tokens are written to files that are then mapped."""
+
+    def __init__(self, mapped: bool = False) -> None:
+        self._mapped = mapped
+        made = InFile if mapped else _InMemory
+        self._ids, self._units, self._targets, self._spans = made("i4"), made("i8"), made("i8"), made("i8")
+        self._texts = made("i8")
+        self._counts: list[tuple[array[int], array[int], array[int]]] = []  # of tokens, units and texts, by sample
+        self._listed = False
+
+    def __len__(self) -> int:
+        return sum(len(part[0]) for part in self._counts)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Put samples behind those that are there."""
+        self._listed |= any(row.texts is not None for row in rows)
+        texts = [row.texts or [len(row.ids)] for row in rows]
+        for column, values in (
+            (self._ids, (row.ids for row in rows)),
+            (self._units, (row.units for row in rows)),
+            (self._targets, (row.targets for row in rows)),
+            (self._spans, (span for row in rows for span in row.spans)),
+            (self._texts, texts),
+        ):
+            column.add(list(chain.from_iterable(values)))
+        counts = ((len(row.ids), len(row.units), len(own)) for row, own in zip(rows, texts, strict=True))
+        tokens, units, listed = zip(*counts, strict=True) if rows else ((), (), ())
+        self._counts.append((array("q", tokens), array("q", units), array("q", listed)))
+
+    def encoded(self, pad: int, pack: int | None = None) -> Encoded:
+        """All of them; see :class:`Encoded`."""
+        starts, unit_starts, text_starts = (
+            torch.from_numpy(np.concatenate([np.zeros(1, np.int64), *(part[n] for part in self._counts)]).cumsum())
+            for n in range(3)
+        )
+        store = _Store(
+            self._ids.tensor(), starts, self._units.tensor(), self._targets.tensor(), self._spans.tensor().view(-1, 2),
+            unit_starts, self._texts.tensor(), text_starts if self._listed else None, self._mapped,
+        )  # fmt: skip
+        return Encoded(store, torch.arange(len(starts) - 1), pad, pack)
+
+
+class _InMemory:
+    """Whole numbers in memory, one part after the other."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind, self._parts = np.dtype(kind), list[Any]()
+
+    def add(self, values: list[int]) -> None:
+        self._parts.append(np.array(values, self._kind))
+
+    def tensor(self) -> Tensor:
+        return torch.from_numpy(np.concatenate([np.empty(0, self._kind), *self._parts]))
 
 
 def starts_of(counts: Tensor) -> Tensor:

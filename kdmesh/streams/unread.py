@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +35,11 @@ class Unread(ABC):
     def read(self, rows: Tensor) -> Tensor:
         """The values in rows of the source, int64, in their order: float32, on the CPU, and the caller's own."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether something else can begin to read, so that :meth:`ask` is of use."""
+        return False
+
     def ask(self, rows: Tensor) -> None:  # noqa: B027  # most have nobody who could
         """Begin to read rows of the source that :meth:`read` will be asked for, if something else can do so."""
 
@@ -58,8 +62,8 @@ class Unread(ABC):
     def __getitem__(self, at: slice | Tensor | list[int]) -> Tensor:
         """The samples at positions; beside a slice those that follow it are asked for."""
         if isinstance(at, slice):
-            places = torch.arange(len(self))[at]
-            if len(places):
+            places = torch.arange(*at.indices(len(self)))
+            if len(places) and self.asks:
                 self.soon(torch.arange(int(places[-1]) + 1, min(int(places[-1]) + 1 + len(places), len(self))))
         else:
             places = torch.as_tensor(at).cpu()
@@ -78,26 +82,26 @@ class Unread(ABC):
 
     def select(self, rows: Tensor) -> Unread:
         """Those at positions, in that order; nothing is read."""
-        made = copy(self)
+        made = self._twin()
         made._rows = self._of(rows.cpu())
         made.shape = torch.Size([len(rows), *self.shape[1:]])
         return made
 
     def to(self, device: torch.device) -> Unread:
         """The same, to be read onto a device."""
-        made = copy(self)
+        made = self._twin()
         made.device = torch.device(device)
         return made
 
     def through(self, change: Callable[[Tensor, Tensor], Tensor], ids: Tensor) -> Unread:
         """The same, of which what is read is changed: ``change(x, ids)`` of the samples' ids."""
-        made = copy(self)
+        made = self._twin()
         made._through = change, ids
         return made
 
     def blanked(self, blank: Tensor) -> Unread:
         """The same, of which samples that are ``blank [N]`` bool are NaN, and never read."""
-        made = copy(self)
+        made = self._twin()
         hidden = torch.zeros(int(self._of(torch.arange(len(self))).max()) + 1, dtype=torch.bool)
         hidden[self._of(blank.nonzero().flatten())] = True
         made._blank = hidden if self._blank is None else hidden | self._blank[: len(hidden)]
@@ -108,6 +112,12 @@ class Unread(ABC):
         size = max(1, AT_ONCE // (4 * math.prod(self.shape[1:]) or 1))
         for start in range(0, len(self), size):
             yield self[start : start + size]
+
+    def _twin(self) -> Unread:
+        """The same, to be changed; what it has open stays open in both."""
+        made = object.__new__(type(self))
+        made.__dict__ |= vars(self)
+        return made
 
     def _of(self, at: Tensor) -> Tensor:
         return at if self._rows is None else self._rows[at]
@@ -145,9 +155,26 @@ class _Joined(Unread):
         self._starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
 
     def read(self, rows: Tensor) -> Tensor:
-        found = torch.empty(len(rows), *self.shape[1:])
-        for part, start, end in zip(self._parts, self._starts[:-1], self._starts[1:], strict=True):
-            own = (rows >= start) & (rows < end)
+        owners, found = self._owners(rows), None
+        for number, part in enumerate(self._parts):
+            own = owners == number
+            if bool(own.all()):  # as nearly always: a batch is of one split
+                return part[rows - self._starts[number]]
             if bool(own.any()):
-                found[own] = part[rows[own] - start]
+                found = torch.empty(len(rows), *self.shape[1:]) if found is None else found
+                found[own] = part[rows[own] - self._starts[number]]
+        assert found is not None
         return found
+
+    @property
+    def asks(self) -> bool:
+        return any(isinstance(part, Unread) and part.asks for part in self._parts)
+
+    def ask(self, rows: Tensor) -> None:
+        owners = self._owners(rows)
+        for number, part in enumerate(self._parts):
+            if isinstance(part, Unread) and bool((own := owners == number).any()):
+                part.soon(rows[own] - self._starts[number])
+
+    def _owners(self, rows: Tensor) -> Tensor:
+        return torch.searchsorted(self._starts, rows, right=True) - 1

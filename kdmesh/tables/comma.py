@@ -25,28 +25,39 @@ def read_csv(path: Path, where: str, delimiter: str = ",", encoding: str = "") -
     most = most_cells()
     cells: list[dict[str, str]] = []
     try:
-        columns = next(reader, [])
-        if not columns or len(set(columns)) < len(columns):
-            raise MeshError(f"{path}: header row {columns}", where=where, instead="a name for each column, each once")
+        columns = columns_of(next(reader, []), path, where)
         end = reader.line_num
         for row in reader:
             line, end = end + 1, reader.line_num  # a quoted cell may go over several lines
             if not row:
                 continue  # a blank line
-            if len(row) != len(columns):
-                what = f"{path}, line {line}: {len(row)} cells for {len(columns)} columns"
-                raise MeshError(what, where=where, instead="one cell per column")
             lines.append(line)
             refuse_cells(path, len(lines) * len(columns), most, where)
-            cells.append(dict(zip(columns, row, strict=True)))
+            cells.append(cells_of_row(row, columns, path, line, where))
     except csv.Error as error:
         raise MeshError(f"{path}, line {reader.line_num}: {error}", where=where, instead="well-formed CSV") from None
     if not cells:
         raise MeshError(f"{path}: a header row and no data", where=where, instead="at least one row")
-    return Rows(path, where, columns, lines, cells, _number)
+    return Rows(path, where, columns, lines, cells, number_of)
 
 
-def _number(cell: str) -> float | None:
+def columns_of(header: list[str], path: Path, where: str) -> list[str]:
+    """The names in a header row; MeshError where one is missing or stands twice."""
+    if not header or len(set(header)) < len(header):
+        raise MeshError(f"{path}: header row {header}", where=where, instead="a name for each column, each once")
+    return header
+
+
+def cells_of_row(row: list[str], columns: list[str], path: Path, line: int, where: str) -> dict[str, str]:
+    """A row's cells by column; MeshError, which names the line, where there is not one for each."""
+    if len(row) != len(columns):
+        what = f"{path}, line {line}: {len(row)} cells for {len(columns)} columns"
+        raise MeshError(what, where=where, instead="one cell per column")
+    return dict(zip(columns, row, strict=True))
+
+
+def number_of(cell: str) -> float | None:
+    """The number that a cell holds, if it holds one."""
     try:
         return None if "_" in cell else float(cell)  # Python's own `1_0` is not a number of a table
     except ValueError:

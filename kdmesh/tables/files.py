@@ -21,24 +21,31 @@ def memory_limit() -> int:
     return memory() // 4
 
 
-def regular(path: Path, where: str) -> None:
-    """Refuse what is no file, before it is opened: a pipe or a device may never end."""
+def regular(path: Path, where: str, whole: bool = True) -> None:
+    """Refuse what is no file, before it is opened: a pipe or a device may never end.
+
+    ``whole``: it is read into memory, and refused where this machine has no room for it.
+    """
     if not path.exists():
         raise MeshError(f"no file {path}", where=where, instead="a path from the mesh file's folder, or absolute")
     if not path.is_file():
         kind = "folder" if path.is_dir() else "pipe" if path.is_fifo() else "device or socket"
         raise MeshError(f"{path} is a {kind}", where=where, instead="a file")
-    refuse_large(path, path.stat().st_size, where)
+    if whole:
+        refuse_large(path, path.stat().st_size, where)
 
 
-def refuse_large(path: Path, size: int, where: str) -> None:
-    """Refuse a file of more bytes, unpacked, than this machine has room for."""
+def refuse_large(path: Path, size: int, where: str, lazily: str = "") -> None:
+    """Refuse a file of more bytes, unpacked, than this machine has room for.
+
+    ``lazily``: what to write so that it is not read into memory, if anything.
+    """
     if size > memory_limit():
         raise MeshError(
             f"{path} holds {'at least ' if path.suffix == '.gz' else ''}{size:,} bytes, and data are read into memory: "
             f"this machine takes {memory_limit():,} of a file",
             where=where,
-            instead="a smaller file, or a machine with more memory",
+            instead=lazily or "a smaller file, or a machine with more memory",
         )
 
 

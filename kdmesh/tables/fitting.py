@@ -217,7 +217,7 @@ def prepared(table: Table, spec: MeshSpec, rows: Tensor | None, fitted: Fitted |
     if isinstance(table.x, Unread):
         what = "the samples are read when they are asked for, and no fit looks at all of them first"
         where = "data.prepare" if spec.data and spec.data.prepare else "agents"
-        raise MeshError(what, where=where, instead="images in memory, lazy: false")
+        raise MeshError(what, where=where, instead="samples in memory, lazy: false")
     groups = spec.data.prepare if spec.data is not None else []
     x, made = _made(table, groups, rows, "data.prepare", None if fitted is None else fitted.data)
     own = {

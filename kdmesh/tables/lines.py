@@ -32,21 +32,25 @@ def read_jsonl(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
     for number, line in enumerate(read_text(path, where).split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            row = DECODER.decode(line)
-        except (ValueError, RecursionError) as error:
-            raise MeshError(
-                f"{path}, line {number}: {error}", where=where, instead="one JSON object per line"
-            ) from None
-        if not isinstance(row, dict) or not row:
-            raise MeshError(f"{path}, line {number}: {line[:40]!r}", where=where, instead="a JSON object with keys")
-        if cells and set(row) != set(cells[0]):
-            odd = ", ".join(sorted(set(row) ^ set(cells[0])))
-            what = f"{path}, line {number}: keys differ from the first row: {odd}"
-            raise MeshError(what, where=where, instead="the same keys in every row")
+        row = decoded(line, path, number, where, cells[0] if cells else ())
         lines.append(number)
         refuse_cells(path, len(lines) * len(row), most, where)
         cells.append({key: value if key in raw else cell(value) for key, value in row.items()})
     if not cells:
         raise MeshError(f"{path}: only blank lines", where=where, instead="at least one row")
     return Rows(path, where, list(cells[0]), lines, cells, number_of)
+
+
+def decoded(line: str, path: Path, number: int, where: str, columns: Collection[str]) -> dict[str, Any]:
+    """The object on a line; MeshError, which names the line, where there is none, or none with these ``columns``."""
+    try:
+        row = DECODER.decode(line)
+    except (ValueError, RecursionError) as error:
+        raise MeshError(f"{path}, line {number}: {error}", where=where, instead="one JSON object per line") from None
+    if not isinstance(row, dict) or not row:
+        raise MeshError(f"{path}, line {number}: {line[:40]!r}", where=where, instead="a JSON object with keys")
+    if columns and set(row) != set(columns):
+        odd = ", ".join(sorted(set(row) ^ set(columns)))
+        what = f"{path}, line {number}: keys differ from the first row: {odd}"
+        raise MeshError(what, where=where, instead="the same keys in every row")
+    return row

@@ -39,6 +39,22 @@ def read_parquet(path: Path, where: str, raw: Collection[str] = ()) -> Rows:
     return _rows(path, names, found, where, raw)
 
 
+def open_parquet(path: Path, where: str) -> Any:
+    """Return a Parquet file as a split of the `datasets` library, which makes Arrow of it in its cache, once."""
+    library = _library("datasets", "datasets", where)
+    regular(path, where, whole=False)
+    said = not library.are_progress_bars_disabled()
+    library.disable_progress_bars()
+    try:
+        return library.Dataset.from_parquet(str(path))
+    except Exception as error:  # of datasets, pyarrow: whatever is in the file
+        instead = "a complete Parquet file, text in UTF-8"
+        raise MeshError(f"{path}: {_first(error)}", where=where, instead=instead) from None
+    finally:
+        if said:
+            library.enable_progress_bars()
+
+
 def read_folder(path: Path, where: str) -> dict[str, Any]:
     """Return the splits of a folder that `save_to_disk` made, by name; a data set without splits is `train`."""
     library = _library("datasets", "datasets", where)

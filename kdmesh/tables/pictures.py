@@ -57,6 +57,11 @@ class Pictures(Unread):
         pixels: Any = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return torch.from_numpy(pixels).float().div_(BY)
 
+    @property
+    def asks(self) -> bool:
+        """Whether there are processes."""
+        return self._workers is not None
+
     def ask(self, rows: Tensor) -> None:
         """Have images decoded by the processes, if there are any."""
         if self._workers is not None:

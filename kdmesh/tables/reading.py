@@ -6,11 +6,24 @@ from collections.abc import Collection
 from pathlib import Path
 
 from kdmesh.errors import MeshError
+from kdmesh.streams.host_memory import is_large
 from kdmesh.tables.comma import read_csv
 from kdmesh.tables.kinds import kind_of
 from kdmesh.tables.lines import read_jsonl
 from kdmesh.tables.parquet import read_parquet
 from kdmesh.tables.rows import Rows
+
+
+def is_later(paths: Collection[str | None], lazy: bool | None) -> bool:
+    """Whether tables in these files are read later: as ``lazy`` says, by default where they are large and not packed.
+
+    In memory they take about four times as much.
+    """
+    if lazy is not None:
+        return lazy
+    files = [Path(path) for path in paths if path is not None]
+    plain = all(path.suffix != ".gz" and path.is_file() for path in files)
+    return plain and is_large(4 * sum(path.stat().st_size for path in files))
 
 
 def read_rows(

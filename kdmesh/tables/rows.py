@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from torch import Tensor
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.cells import Cells
 from kdmesh.streams.checks import labels
+from kdmesh.streams.in_file import InFile, UnreadNumbers
 from kdmesh.streams.table import NOT_ASKED, Table, no_labels
+from kdmesh.streams.unread import Unread
+from kdmesh.tables.unread_rows import AT_ONCE, UnreadColumn, UnreadRows, column_of
 
 LARGEST = torch.finfo(torch.float32).max
 
@@ -24,14 +28,15 @@ class Rows:
     """A file's cells: ``lines[i]`` is the line in the file where row i stands, ``cells[i][column]`` its raw value.
 
     ``where`` is the mesh's setting that named the file; ``number`` reads a cell, or returns None if it holds no number;
-    ``noun`` says what ``lines`` count, in files that have no lines.
+    ``noun`` says what ``lines`` count, in files that have no lines. ``cells`` are in memory, or read when they are
+    asked for (:class:`kdmesh.tables.unread_rows.UnreadRows`).
     """
 
     path: Path | str
     where: str
     columns: list[str]
-    lines: list[int]
-    cells: list[dict[str, Any]]
+    lines: Sequence[int]
+    cells: Sequence[dict[str, Any]]
     number: Callable[[Any], float | None]
     noun: str = "line"
 
@@ -47,9 +52,17 @@ class Rows:
         """Whether at least half of the cells are numbers: then all must be."""
         return 2 * self._numbers(column) >= len(self.cells)
 
+    def numeric(self, columns: Sequence[str]) -> list[str]:
+        """Those of the columns that are numeric, found in one reading of all cells."""
+        counts = dict.fromkeys(columns, 0)
+        for cells in self.cells:
+            for name in columns:
+                counts[name] += self.number(cells[name]) is not None
+        return [name for name, count in counts.items() if 2 * count >= len(self.cells)]
+
     def why_not(self, column: str) -> str:
         """Why a column is not taken for numbers, in a few words."""
-        values = [cells[column] for cells in self.cells]
+        values = list(self.column(column))
         filled = [value for value in values if value != ""]
         if not filled:
             return "every cell is empty"
@@ -69,12 +82,12 @@ class Rows:
     ) -> list[float]:
         """The column's values; a cell that is not a finite number is a MeshError."""
         values = []
-        for row, cells in enumerate(self.cells):
-            value = self.number(cells[column])
+        for row, raw in enumerate(self.column(column)):
+            value = self.number(raw)
             if value is None or not abs(value) <= LARGEST:
                 odd = len(self.cells) - self._numbers(column)
                 raise MeshError(
-                    f"{self.at(row, column)}: {shown(cells[column])} is not a finite number"
+                    f"{self.at(row, column)}: {shown(raw)} is not a finite number"
                     + (f"; {odd} of the {len(self.cells)} cells are none" if odd > 1 else ""),
                     where=self.where,
                     instead=instead,
@@ -83,11 +96,15 @@ class Rows:
         return values
 
     def _numbers(self, column: str) -> int:
-        return sum(self.number(cells[column]) is not None for cells in self.cells)
+        return sum(self.number(value) is not None for value in self.column(column))
+
+    def column(self, name: str) -> Iterable[Any]:
+        """A column's values, in order."""
+        return column_of(self.cells, name)
 
     def texts(self, column: str) -> list[str]:
         """The column's values as text."""
-        return [str(cells[column]) for cells in self.cells]
+        return [str(value) for value in self.column(column)]
 
 
 def table_of(
@@ -134,7 +151,7 @@ def table_of(
     parts = list(splits.values())
     every = [*parts, *pools]
     others = [name for name in train.columns if name not in learned]
-    numeric = [name for name in others if train.is_numeric(name)]
+    numeric = train.numeric(others)
     chosen = list(features) if features is not None else others if cells else numeric
     numbers, used = set(numeric), set(chosen)
     if used & {*learned} or len(used) < len(chosen) or not chosen:
@@ -145,18 +162,18 @@ def table_of(
             instead=f"numeric columns, each once, without {', '.join(map(repr, learned))}",
         )
     own = cells_of(every, chosen) if cells else None
-    x = own.known(chosen) if own is not None else _numbers(every, chosen)
+    x = own.known(chosen) if own is not None else _features(every, chosen)
     y, count, names = _labels(parts, learned, classes, bool(values), bool(indicators))
     y = y if y is None else torch.cat([y, no_labels(y, len(x) - len(y))])
     texts = [name for name in others if name not in numbers and (cells or name not in used)]
     left_out = {name: NOT_ASKED if features is not None else train.why_not(name) for name in others if name not in used}
-    counting = _counting(x[: len(train.cells)], chosen)
+    counting = _counting(x, len(train.cells), chosen)
     return Table(
-        x.contiguous(),
+        x,
         y,
         count,
         official=official(splits, pools),
-        columns={name: [text for part in every for text in part.texts(name)] for name in texts},
+        columns={name: _column(every, name) for name in texts},
         labels=names,
         source=str(train.path),
         reads=_reads(values, indicators, learned),
@@ -190,8 +207,41 @@ def _numbers(parts: list[Rows], names: list[str]) -> Tensor:
     return torch.cat([torch.tensor([part.numbers(name) for name in names], dtype=torch.float32).T for part in parts])
 
 
+def _features(parts: list[Rows], names: list[str]) -> Tensor | Unread:
+    """The same, not in memory where the rows are not."""
+    if isinstance(parts[0].cells, UnreadRows):
+        return _numbers_in_file(parts, names)
+    return _numbers(parts, names).contiguous()
+
+
+def _numbers_in_file(parts: list[Rows], names: list[str]) -> Unread:
+    """The same, of rows that are not in memory, written to a file."""
+    found = InFile("f4")
+    for part in parts:
+        for start in range(0, len(part.cells), AT_ONCE):
+            own = slice(start, start + AT_ONCE)
+            some = replace(part, lines=part.lines[own], cells=part.cells[own])
+            try:
+                found.add(_numbers([some], names))
+            except MeshError:
+                for name in names:  # which says of how many cells it is true
+                    part.numbers(name)
+                raise
+    return UnreadNumbers(found.tensor().view(-1, len(names)))
+
+
+def _column(parts: list[Rows], name: str) -> Sequence[str]:
+    """A column of all parts, as text."""
+    if isinstance(parts[0].cells, UnreadRows):
+        return UnreadColumn([part.cells for part in parts], name, str)
+    return [text for part in parts for text in part.texts(name)]
+
+
 def cells_of(parts: list[Rows], names: list[str]) -> Cells:
-    """The cells of columns, one part after the other."""
+    """The cells of columns, one part after the other; MeshError where they are not in memory."""
+    if isinstance(parts[0].cells, UnreadRows):
+        what, where = "rows are read later, and `prepare` is fitted on rows in memory", parts[0].where
+        raise MeshError(what, where=f"{where.rpartition('.')[0]}.lazy", instead="lazy: false, or no `prepare`")
     places = [(part, row) for part in parts for row in range(len(part.cells))]
     columns = {name: [part.cells[row][name] for part, row in places] for name in names}
 
@@ -202,9 +252,12 @@ def cells_of(parts: list[Rows], names: list[str]) -> Cells:
     return Cells(columns, parts[0].number, at, parts[0].where)
 
 
-def _counting(x: Tensor, names: Sequence[str]) -> list[str]:
-    """The columns of ``x [N, F]`` whose values go up by one from row to row."""
-    found = (x.diff(dim=0) == 1).all(0) if len(x) > 2 else torch.zeros(len(names), dtype=torch.bool)
+def _counting(x: Tensor | Unread, rows: int, names: Sequence[str]) -> list[str]:
+    """The columns of ``x [N, F]`` whose values go up by one from row to row of the first ``rows``."""
+    found = torch.full((len(names),), rows > 2)
+    for start in range(0, rows - 1, AT_ONCE):
+        if bool(found.any()):  # as nearly always in the first rows alone
+            found &= (x[start : min(start + AT_ONCE + 1, rows)].diff(dim=0) == 1).all(0)
     return [name for name, counts in zip(names, found.tolist(), strict=True) if counts]
 
 
@@ -214,12 +267,12 @@ def apart(train: Rows, learned: Sequence[str], others: Sequence[Rows]) -> tuple[
     A row has none where every column of ``learned`` is empty. ``others``: the tables of other splits, which must have
     labels. MeshError where no row has any.
     """
-    empty = [all(_blank(cells[name]) for name in learned) for cells in train.cells]
+    empty = [all(map(_blank, values)) for values in zip(*map(train.column, learned), strict=True)]
     if not any(empty):
         return train, [], []
     named = ", ".join(map(repr, learned))
     if all(empty):
-        held = [str(rows.path) for rows in others if any(not _blank(cells[learned[0]]) for cells in rows.cells)]
+        held = [str(rows.path) for rows in others if not all(map(_blank, rows.column(learned[0])))]
         also = f", and {' and '.join(held)} alone has some" if held else ""
         what = f"{train.path}: no row has a label in column {named}{also}"
         instead = "labels to learn from; or `transfer_path`, for rows without, beside a `path` of rows with labels"
@@ -243,6 +296,10 @@ def official(parts: dict[str, Rows], pools: Sequence[Rows]) -> dict[str, Tensor]
 
 def _some(rows: Rows, empty: Sequence[bool], wanted: bool) -> Rows:
     at = [row for row, blank in enumerate(empty) if blank is wanted]
+    if isinstance(rows.cells, UnreadRows):
+        return replace(
+            rows, lines=array("q", [rows.lines[row] for row in at]), cells=rows.cells.select(torch.tensor(at))
+        )
     return replace(rows, lines=[rows.lines[row] for row in at], cells=[rows.cells[row] for row in at])
 
 
@@ -271,7 +328,7 @@ def labels_of(
     if names is not None:
         classes = len(names)
     called = set(names or ())
-    if train.is_numeric(label) and not all(isinstance(row[label], str) and row[label] in called for row in train.cells):
+    if train.is_numeric(label) and not all(isinstance(one, str) and one in called for one in train.column(label)):
         found = []
         for part in parts:
             instead = "a whole number from 0 in every row, or a class name in most"
@@ -326,10 +383,11 @@ def indicators_of(parts: list[Rows], columns: list[str]) -> Tensor:
         return int(number)
 
     found = [
-        [[holds(part, name, row, cells[name]) for name in columns] for row, cells in enumerate(part.cells)]
+        [holds(part, name, row, raw) for name, raw in zip(columns, values, strict=True)]
         for part in parts
+        for row, values in enumerate(zip(*map(part.column, columns), strict=True))
     ]
-    return torch.tensor([row for rows in found for row in rows], dtype=torch.int64)
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def cell(value: Any) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdmesh.errors import MeshError
 from kdmesh.streams.texts import LEARNED, Sample, Turn
 from kdmesh.tables.rows import Rows, shown
+from kdmesh.tables.unread_rows import AT_ONCE, UnreadRows
 
 ASKS = ("user", "tool")
 """Roles whose turns may stand last where a conversation is a prompt: an answer follows them."""
@@ -40,6 +42,79 @@ def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
     A conversation that cannot be read becomes a sample with a `fault`, unless no row has one that can. Where none of
     them ends with a turn of the assistant's they are prompts, and may have none.
     """
+    made, first = _made(rows, columns)
+    if columns.messages is not None and any(sample.messages and not sample.answered for sample in made):
+        made, first = _asked(rows, columns.messages, made, first, not any(map(_ends_learned, made)))
+    if first is not None and all(sample.fault for sample in made):
+        raise first
+    return made
+
+
+class SamplesLater:
+    """The same samples, of rows that are not in memory: each is made again whenever someone asks for it.
+
+    All are looked at once, so that a cell that makes none is told here, as of rows in memory.
+    """
+
+    def __init__(self, rows: Rows, columns: Columns) -> None:
+        self.rejects = columns.rejected is not None
+        self._rows, self._columns = rows, columns
+        self._prompts: bool | None = None  # whether conversations may be prompts alone; None: all are answered
+        found = [_look(_made(part, columns)) for part in _parts(rows)]
+        if any(one.asked or one.silent for one in found):
+            self._prompts = not any(one.learned for one in found)
+        if not any(one.answered or (one.asked and self._prompts) for one in found):
+            for part in _parts(rows):
+                self._read(part, refuse=True)
+
+    def __len__(self) -> int:
+        return len(self._rows.cells)
+
+    def read(self, at: Sequence[int]) -> list[Sample]:
+        """The samples of rows."""
+        cells = self._rows.cells
+        assert isinstance(cells, UnreadRows)
+        return self._read(replace(self._rows, lines=[self._rows.lines[row] for row in at], cells=cells.some(at)))
+
+    def _read(self, rows: Rows, refuse: bool = False) -> list[Sample]:
+        made, first = _made(rows, self._columns)
+        if self._prompts is not None and self._columns.messages is not None:
+            made, first = _asked(rows, self._columns.messages, made, first, self._prompts)
+        if refuse and first is not None:
+            raise first
+        return made
+
+
+class _Look(NamedTuple):
+    """What one part of the rows has: samples that are ``answered``, such as have no answer and ``asked`` as prompts do,
+    or are ``silent``; and some whose last turn is ``learned``.
+    """
+
+    answered: bool
+    asked: bool
+    silent: bool
+    learned: bool
+
+
+def _look(part: tuple[list[Sample], MeshError | None]) -> _Look:
+    whole = [one for one in part[0] if not one.fault]
+    bare = [one for one in whole if one.messages and not one.answered]
+    asks = [bool(one.messages) and (one.messages or ())[-1][0] in ASKS for one in bare]
+    return _Look(len(whole) > len(bare), any(asks), not all(asks), any(map(_ends_learned, whole)))
+
+
+def _parts(rows: Rows) -> Iterator[Rows]:
+    """Rows in memory, some at a time."""
+    for start in range(0, len(rows.cells), AT_ONCE):
+        yield replace(rows, lines=rows.lines[start : start + AT_ONCE], cells=rows.cells[start : start + AT_ONCE])
+
+
+def _ends_learned(one: Sample) -> bool:
+    return bool(one.messages) and (one.messages or ())[-1][0] == LEARNED
+
+
+def _made(rows: Rows, columns: Columns) -> tuple[list[Sample], MeshError | None]:
+    """A sample for each row, and why the first conversation cannot be read that cannot."""
     made = []
     name = getattr(rows.path, "name", rows.path)
     first: MeshError | None = None
@@ -64,18 +139,13 @@ def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
             first, fault, messages = first or error, error.what, ()
         at = f"{name}, {rows.line(row)}"
         made.append(Sample(text, pair, prompt, messages, spans, at, tools, fault, rejected=rejected))
-    if columns.messages is not None and any(sample.messages and not sample.answered for sample in made):
-        made, first = _asked(rows, columns.messages, made, first)
-    if first is not None and all(sample.fault for sample in made):
-        raise first
-    return made
+    return made, first
 
 
 def _asked(
-    rows: Rows, column: str, made: list[Sample], first: MeshError | None
+    rows: Rows, column: str, made: list[Sample], first: MeshError | None, prompts: bool
 ) -> tuple[list[Sample], MeshError | None]:
-    """Conversations without a turn of the assistant's: as they are where all are prompts, else with a `fault`."""
-    prompts = not any(one.messages and one.messages[-1][0] == LEARNED for one in made)
+    """Conversations without a turn of the assistant's: as they are where all are ``prompts``, else with a `fault`."""
     for row, one in enumerate(made):
         if not one.messages or one.answered or (prompts and one.messages[-1][0] in ASKS):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -106,7 +107,8 @@ class RuleKit(Alike):
             ]
         data = small.table(kind)
         if offer.needs_column:
-            data.columns[settings[offer.needs_column]] = [self.columns[n % len(self.columns)] for n in range(len(data))]
+            own = [self.columns[n % len(self.columns)] for n in range(len(data))]
+            data = replace(data, columns={**data.columns, settings[offer.needs_column]: own})
         fields = small.mesh(
             (*agents, "student"),
             small.model(kind),

@@ -27,7 +27,7 @@ from kdmesh.text.settings import BpeConfig, TokenizerConfig
 from kdmesh.text.views import PromptView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from kdmesh.endpoints.asking import Asker
     from kdmesh.endpoints.client import About
@@ -54,7 +54,7 @@ def encoder(
     tags: list[str],
     agent: str,
     files: dict[str, str] | None,
-    texts: Callable[[], list[str]],
+    texts: Callable[[], Iterable[str]],
 ) -> Encoder:
     """A labeller's reads bytes; that of a language model is the one that it names. See `ModelOffer.encoder`."""
     where = f"agents.{agent}.model.api"

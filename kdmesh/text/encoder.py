@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.texts import HIDDEN, Sample, Texts, Unreadable, answers_of
-from kdmesh.streams.tokens import Encoded, Row, side_by_side
+from kdmesh.streams.tokens import Collected, Encoded, Row, side_by_side
 from kdmesh.text import pieces
 from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SEQUENCE, TOKEN, head_of
 from kdmesh.text.template import Chat, Template, given
@@ -171,32 +171,35 @@ class Encoder:
         are refused, it is an Unreadable that names agent, field and sample; what no sample should have is a MeshError.
         """
         report = Report(samples=len(texts))
-        rows: list[Row] = []
+        collected = Collected(texts.unread)
         first: Unreadable | None = None
         unknown = self.tokenizer.unk_token_id
         make = self._paired if pairs else self._make
         for start in range(0, len(texts), CHUNK):
-            for made in make(list(texts[start : start + CHUNK]), report):
+            samples, rows = list(texts[start : start + CHUNK]), list[Row]()
+            for number, made in enumerate(make(samples, report)):
+                at = start + number
                 if isinstance(made, Unreadable):
                     first = first or made
                     if self.over == "refuse":
                         raise made
-                    report.unreadable[len(rows)] = made.what
+                    report.unreadable[at] = made.what
                     rows.append(Row([self.pad]))
                     continue
                 row, cut = made
                 report.tokens += len(row.ids)
                 report.unknown += row.ids.count(unknown)
                 if cut:
-                    (report.dropped if self.over == "drop" else report.truncated).append(len(rows))
+                    (report.dropped if self.over == "drop" else report.truncated).append(at)
                 if not row.units and self.head.per == "units" and not (cut and self.over == "drop"):
-                    report.empty.append(len(rows))
-                    report.alone += not texts[len(rows)].answered
+                    report.empty.append(at)
+                    report.alone += not samples[number].answered
                 report.characters += sum(end - begin for begin, end in row.spans)
                 rows.append(row)
-        if first is not None and len(report.unreadable) == len(rows):
+            collected.add(rows)
+        if first is not None and len(report.unreadable) == len(texts):
             raise first
-        return Encoded.of(rows, self.pad, pack=self.max_length if self.pack and not pairs else None), report
+        return collected.encoded(self.pad, self.max_length if self.pack and not pairs else None), report
 
     def _each(self, samples: Iterable[Any], read: Callable[[Any], Any]) -> list[Any]:
         """``read`` of every sample, or why it cannot be read; what cannot be read stays so."""

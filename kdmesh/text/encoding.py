@@ -12,7 +12,7 @@ from kdmesh.text.heads import CAUSAL, head_of
 from kdmesh.text.source import in_two_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from kdmesh.spec import TextSpec
 
@@ -25,7 +25,7 @@ def encoder(
     tags: list[str],
     agent: str,
     files: dict[str, str] | None,
-    texts: Callable[[], list[str]],
+    texts: Callable[[], Iterable[str]],
 ) -> Encoder:
     """Load the tokenizer that the settings name, or make it from ``texts``; ``files``: one that was made before."""
     if config.processor is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from kdmesh.text.settings import TokenizerConfig
 from kdmesh.text.source import fetched, local, quiet, reach, read_config, small, small_on_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from transformers import PreTrainedTokenizerFast
 
@@ -27,7 +28,7 @@ WHERE = "model.hf.tokenizer"
 
 
 def for_model(
-    config: HfConfig, texts: Callable[[], list[str]], task: str = DEFAULT_TASK, two_parts: bool = False
+    config: HfConfig, texts: Callable[[], Iterable[str]], task: str = DEFAULT_TASK, two_parts: bool = False
 ) -> PreTrainedTokenizerFast:
     """The tokenizer of an ``hf`` model: its own setting, or the one that stands beside its weights.
 
@@ -86,7 +87,7 @@ def _listed(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def load(
-    config: TokenizerConfig | str, texts: Callable[[], list[str]], task: str = DEFAULT_TASK, two_parts: bool = False
+    config: TokenizerConfig | str, texts: Callable[[], Iterable[str]], task: str = DEFAULT_TASK, two_parts: bool = False
 ) -> PreTrainedTokenizerFast:
     """Read the tokenizer of a folder or hub id, or make one from ``texts()``, which is asked for only then."""
     return read(config) if isinstance(config, str) else make(config, texts(), task, two_parts)
@@ -111,7 +112,7 @@ def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTr
 
 
 def make(
-    config: TokenizerConfig, texts: list[str], task: str = DEFAULT_TASK, two_parts: bool = False
+    config: TokenizerConfig, texts: Iterable[str], task: str = DEFAULT_TASK, two_parts: bool = False
 ) -> PreTrainedTokenizerFast:
     """Make a tokenizer, equal for equal texts.
 
@@ -133,9 +134,9 @@ def make(
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(iter(texts), trainer)
     else:
-        known = SPECIAL + sorted(set().union(*texts))
+        known = SPECIAL + sorted(set(chain.from_iterable(texts)))
         tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(known)}, UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()

@@ -146,9 +146,8 @@ def test_what_is_said_of_data_in_memory_is_said_of_these(photos):
 
 
 def test_by_default_what_is_large_is_read_later(photos, monkeypatch):
-    module = __import__("kdmesh.builtin.datasets.images", fromlist=["memory"])
     assert isinstance(OFFER.make(settings(photos)).x, torch.Tensor)
-    monkeypatch.setattr(module, "memory", lambda: 100_000)
+    monkeypatch.setattr("kdmesh.streams.host_memory.memory", lambda: 100_000)
     assert isinstance(OFFER.make(settings(photos)).x, Unread)
     with pytest.raises(ValueError, match="`workers` decode images that are not in memory"):
         OFFER.make(settings(photos, workers=2))

@@ -7,7 +7,9 @@ from pathlib import Path
 from kdmesh.streams.table import Table
 from kdmesh.tables.comma import read_csv
 from kdmesh.tables.kinds import kind_of
+from kdmesh.tables.reading import is_later
 from kdmesh.tables.rows import Rows, table_of
+from kdmesh.tables.unread_files import comma_rows
 
 
 def csv_file(
@@ -23,18 +25,25 @@ def csv_file(
     transfer_path: str | None = None,
     delimiter: str | None = None,
     encoding: str = "",
+    lazy: bool | None = None,
 ) -> Table:
     """Return features ``[N, F]`` and labels of a CSV file, plain or .gz, and of the files of official splits.
 
     Rows of ``transfer_path`` have no labels, nor have those of ``path`` in which they are empty. With ``cells``
-    features are prepared later, see :func:`kdmesh.tables.rows.table_of`.
+    features are prepared later, see :func:`kdmesh.tables.rows.table_of`. ``lazy``: rows are gone through, and the
+    numbers of all are in a file in place of memory.
     """
+    later = is_later([path, validation_path, test_path, transfer_path], False if cells and lazy is None else lazy)
+    learned = values or indicators or [label or "label"]
 
     def read(key: str, name: str | None) -> Rows | None:
         if name is None:
             return None
-        tab = kind_of(Path(name)) == ".tsv"
-        return read_csv(Path(name), f"data.dataset.csv.{key}", delimiter or ("\t" if tab else ","), encoding)
+        between = delimiter or ("\t" if kind_of(Path(name)) == ".tsv" else ",")
+        where = f"data.dataset.csv.{key}"
+        if later:
+            return comma_rows(Path(name), where, learned, between, encoding)
+        return read_csv(Path(name), where, between, encoding)
 
     train, validation = read("path", path), read("validation_path", validation_path)
     assert train is not None

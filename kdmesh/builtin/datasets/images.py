@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.streams.host_memory import memory
+from kdmesh.streams.host_memory import is_large
 from kdmesh.streams.table import Table, no_labels
 from kdmesh.tables.archive import Archive, open_archive
 from kdmesh.tables.arrow import Arrow, image_column, is_saved
@@ -27,7 +27,6 @@ from kdmesh.tables.rows import Rows, has_columns, indicators_of, labels_of, valu
 
 WHERE = "data.dataset.images"
 PARTS = ("train", "validation", "test", "transfer")
-SHARE = 8  # of this machine's memory: what takes more than one part in so many is read when it is asked for
 DROP = "; or bad: drop, to leave such images out"
 BAD = 0.5  # of a split's images: who leaves out more has named the wrong files
 
@@ -83,7 +82,7 @@ def images(
     shape = _shape(parts, form, bad == "drop")
     count = sum(len(part.names) for part in parts.values())
     if lazy is None:
-        lazy = 4 * count * math.prod(shape) > memory() // SHARE
+        lazy = is_large(4 * count * math.prod(shape))
     read = {name: _read(part, name, form, shape, bad == "drop", lazy) for name, part in parts.items()}
     y, count, names = _labels(parts, label, values, indicators, classes)
     ends = torch.tensor([len(part.kept) for part in parts.values()]).cumsum(0).tolist()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from kdmesh.streams.table import Table
 from kdmesh.tables.lines import read_jsonl
+from kdmesh.tables.reading import is_later
 from kdmesh.tables.rows import Rows, table_of
+from kdmesh.tables.unread_files import json_rows
 
 
 def jsonl_file(
@@ -20,16 +22,22 @@ def jsonl_file(
     cells: bool = False,
     validation_path: str | None = None,
     transfer_path: str | None = None,
+    lazy: bool | None = None,
 ) -> Table:
     """Return features ``[N, F]`` and labels of a JSON-lines file, plain or .gz, and of the files of official splits.
 
     Rows of ``transfer_path`` have no labels, nor have those of ``path`` in which they are empty. With ``cells``
-    features are prepared later, see :func:`kdmesh.tables.rows.table_of`.
+    features are prepared later, see :func:`kdmesh.tables.rows.table_of`. ``lazy``: rows are gone through, and the
+    numbers of all are in a file in place of memory.
     """
+    later = is_later([path, validation_path, test_path, transfer_path], False if cells and lazy is None else lazy)
+    learned = values or indicators or [label or "label"]
 
     def read(key: str, name: str | None) -> Rows | None:
+        if name is None:
+            return None
         where = f"data.dataset.jsonl.{key}"
-        return None if name is None else read_jsonl(Path(name), where)
+        return json_rows(Path(name), where, keep=learned) if later else read_jsonl(Path(name), where)
 
     train, validation = read("path", path), read("validation_path", validation_path)
     assert train is not None

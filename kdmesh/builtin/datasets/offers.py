@@ -17,6 +17,11 @@ class IdxConfig(Config):
 
     folder: str = Field(description="folder with train- and t10k- images and labels, plain or .gz")
     classes: int | None = Field(None, ge=1, description="number of classes; by default the largest label + 1")
+    lazy: bool | None = Field(
+        None,
+        description="images are read when a batch asks for them, not kept in memory, of plain files; by default where "
+        "they would take more than an eighth of it",
+    )
 
 
 class ArraysConfig(Config):
@@ -25,8 +30,13 @@ class ArraysConfig(Config):
     Labels are classes [N], values [N, T] of floating point, or indicators [N, K], 0 and 1.
     """
 
-    path: str = Field(description=".npz or .safetensors file")
+    path: str = Field(description=".npz or .safetensors file, or folder with x.npy, y.npy ...")
     classes: int | None = Field(None, ge=1, description="number of classes; by default the largest label + 1")
+    lazy: bool | None = Field(
+        None,
+        description="rows of x are read when a batch asks for them, not kept in memory: of .npy and .safetensors; by "
+        "default where they would take more than an eighth of it",
+    )
 
 
 class TorchvisionConfig(Config):
@@ -133,6 +143,11 @@ class RowsConfig(Config):
     validation_path: str | None = Field(None, description="file with the official validation split, same columns")
     transfer_path: str | None = Field(
         None, description="file with rows without labels, the split `transfer`; so are rows of path with an empty one"
+    )
+    lazy: bool | None = Field(
+        None,
+        description="numbers of all rows are in a file, not in memory; by default where they would take more than an "
+        "eighth of it",
     )
 
     @model_validator(mode="after")
@@ -320,6 +335,11 @@ class TextConfig(Config):
     )
     classes: int | None = Field(None, ge=1, description="number of classes; by default as many as train has")
     licence: str | None = Field(None, description="the data's licence, for the cards of what is trained on them")
+    lazy: bool | None = Field(
+        None,
+        description="texts are read when a batch asks for them, not kept in memory, and their tokens are in files; by "
+        "default where they would take more than an eighth of it",
+    )
 
     @model_validator(mode="after")
     def _one_reading(self) -> Self:
@@ -339,6 +359,8 @@ class TextConfig(Config):
             raise ValueError("`query` goes with `candidates` and `relevance`, or with `positive` and `negative`")
         if own and "query" not in given:
             raise ValueError(f"`{min(own)}` goes with `query`")
+        if self.lazy and "query" in given:
+            raise ValueError("`query` and `lazy: true` do not go together: lists are read into memory")
         default = set() if given & {"text", "messages", "query"} else {"text"}
         columns = [*default, *(getattr(self, name) for name in COLUMNS if name in given)]
         columns += [*(self.values or ()), *(self.indicators or ())]
@@ -449,7 +471,9 @@ DATASETS = [
     DatasetOffer(
         "idx", "kdmesh.builtin.datasets.idx:idx", IdxConfig, "IDX image files as of MNIST, with their test split"
     ),
-    DatasetOffer("arrays", "kdmesh.builtin.datasets.arrays:arrays", ArraysConfig, "arrays of .npz or .safetensors"),
+    DatasetOffer(
+        "arrays", "kdmesh.builtin.datasets.arrays:arrays", ArraysConfig, "arrays of .npy, .npz or .safetensors"
+    ),
     DatasetOffer(
         "images",
         "kdmesh.builtin.datasets.images:images",

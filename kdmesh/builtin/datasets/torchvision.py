@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from kdmesh.errors import MeshError, nearest, text_of
 from kdmesh.streams.checks import targets
 from kdmesh.streams.from_torch import class_names, join
+from kdmesh.streams.host_memory import memory
 from kdmesh.streams.table import Table
 from kdmesh.tables.images import Form, Unreadable, needed, pixels_of
 
@@ -84,7 +86,7 @@ def _read(made: Any, source: str, form: Form) -> Table:
         image, label = made[at]
         try:
             pixels = torch.from_numpy(pixels_of(image, form))
-            x = torch.empty(len(made), *pixels.shape) if x is None else x
+            x = _room(len(made), pixels.shape, source) if x is None else x
             if pixels.shape != x.shape[1:]:
                 raise Unreadable(f"shape {list(pixels.shape)}, where others have {list(x.shape[1:])}", "resize: [H, W]")
         except Unreadable as error:
@@ -100,3 +102,12 @@ def _read(made: Any, source: str, form: Form) -> Table:
         what = f"{source}: its labels are no classes: {labels[0]!r:.40}"
         raise MeshError(what, where=f"{WHERE}.name", instead="a data set that classifies images") from None
     return Table(x.div_(255), y, count, labels=names if len(names) == count else [], divided_by=255)
+
+
+def _room(count: int, shape: torch.Size, source: str) -> Tensor:
+    """Memory for so many images; refused where they would take more than half of what there is."""
+    if (size := 4 * count * math.prod(shape)) > memory() // 2:
+        what = f"{source}: {size:,} bytes of images, which are read into memory, of {memory():,}"
+        instead = "resize: [H, W] with less; or `images`, of files, which are read when a batch asks for them"
+        raise MeshError(what, where=WHERE, instead=instead)
+    return torch.empty(count, *shape)

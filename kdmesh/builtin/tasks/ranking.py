@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from kdmesh.contracts.task import Chance, Task
 from kdmesh.errors import MeshError
+from kdmesh.streams.unread import chunks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,11 +58,12 @@ class Ranking(Task):
 def _refuse_numbers(table: Table) -> None:
     if table.y is None:
         raise MeshError("these lists have no relevance labels", where="data.dataset", instead=FORM)
-    x, y = table.tensor, table.y
+    x, y = table.numbers, table.y
     if x.dim() < 3 or x.shape[1] != 1 + y.shape[1] or y.shape[1] < 2:
         found = f"samples of shape {list(x.shape[1:])} with {y.shape[1]} labels each are no lists"
         raise MeshError(found, where="data.dataset", instead=FORM)
-    there, blank = y >= 0, (x[:, 1:].flatten(2) == 0).all(2)
+    there = y >= 0
+    blank = torch.cat([(part[:, 1:].flatten(2) == 0).all(2) for part in chunks(x)])
     for wrong, what in (
         (there & blank, "is all zeros, as where there is none, and has a label"),
         (~there & ~blank, "has a label below 0, as where there is none, and is not all zeros"),

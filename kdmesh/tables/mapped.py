@@ -1,0 +1,121 @@
+"""Arrays in files that the system maps: what is asked for is read, and memory holds what it has room for."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdmesh.errors import MeshError
+from kdmesh.streams.checks import finite, samples
+from kdmesh.streams.unread import Unread
+
+TORCH = {
+    "BF16": ("<u2", torch.bfloat16),
+    "F8_E4M3": ("u1", torch.float8_e4m3fn),
+    "F8_E5M2": ("u1", torch.float8_e5m2),
+}
+"""Types of safetensors that numpy does not have: as which of its own they are read, and what they are then."""
+SAFETENSORS = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8",
+    "U64": "<u8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where an array stands in a file: numpy's name of its ``kind``, its first byte and its shape, rows after rows.
+
+    ``seen``: the type of torch's that its bits are, where numpy has none.
+    """
+
+    file: Path
+    kind: str
+    begin: int
+    shape: tuple[int, ...]
+    seen: torch.dtype | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory, as float32."""
+        return 4 * math.prod(self.shape)
+
+    def open(self) -> np.ndarray[Any, Any]:
+        """The array, mapped. OSError or ValueError where the file is not what it was."""
+        mapped: Any = np.memmap(self.file, np.dtype(self.kind), "r", self.begin, self.shape)
+        return np.asarray(mapped)  # which indexes faster than its own class
+
+    def tensor(self, values: np.ndarray[Any, Any]) -> Tensor:
+        """Values of it, ours, as a tensor of their own type."""
+        found = torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
+        return found if self.seen is None else found.view(self.seen)
+
+
+class Mapped(Unread):
+    """Rows of an array, as float32. ``name``: what it is called in errors, ``where``: the setting that named it.
+
+    ``axes``: the shape of a sample, where the file has it otherwise; ``by``: what values are divided by.
+    """
+
+    def __init__(
+        self, stored: Stored, name: str, where: str, axes: tuple[int, ...] | None = None, by: float = 1.0
+    ) -> None:
+        samples(torch.Size(stored.shape), stored.kind, name, where)
+        super().__init__([stored.shape[0], *(stored.shape[1:] if axes is None else axes)])
+        self._stored, self._name, self._where, self._by = stored, name, where, by
+        self._checks = stored.seen is not None or np.dtype(stored.kind).kind == "f"
+
+    @cached_property
+    def _values(self) -> np.ndarray[Any, Any]:
+        try:
+            return self._stored.open()
+        except (OSError, ValueError) as error:
+            raise MeshError(f"{self._name}: {error}", where=self._where, instead="the file as it was") from None
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Copy rows out of the file; one with a value that is not finite is refused."""
+        x = self._stored.tensor(self._values.take(rows.numpy(), 0)).float().view(len(rows), *self.shape[1:])
+        if self._checks:
+            finite(x, self._name, self._where, rows)
+        return x if self._by == 1 else x.div_(self._by)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the file: another process maps it for itself."""
+        return {name: value for name, value in vars(self).items() if name != "_values"}
+
+
+def npy(file: Path) -> Stored:
+    """Where the array of a .npy file stands. ValueError, TypeError or OSError for what is none, or holds objects."""
+    found = np.load(file, mmap_mode="r", allow_pickle=False)
+    if not isinstance(found, np.memmap):
+        raise ValueError("no array that numpy.save wrote")
+    if found.ndim > 1 and not found.flags.c_contiguous:
+        raise ValueError("its rows do not follow each other: it is in Fortran's order")
+    return Stored(file, found.dtype.str, found.offset, found.shape)
+
+
+def safetensors(file: Path) -> dict[str, Stored]:
+    """Where the arrays of a .safetensors file stand. SafetensorError, OSError or ValueError for what is none."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="np"):
+        pass  # every field of its header is checked
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+    found = {}
+    for name, told in header.items():
+        if name == "__metadata__":
+            continue
+        kind, seen = TORCH.get(told["dtype"], (SAFETENSORS.get(told["dtype"], ""), None))
+        if not kind:
+            raise ValueError(f"array {name!r} is of type {told['dtype']}, which is not read")
+        found[name] = Stored(file, kind, 8 + size + told["data_offsets"][0], tuple(told["shape"]), seen)
+    return found

@@ -1,0 +1,261 @@
+"""Texts that are read when a batch asks for them: the bits of those in memory, whatever file they are in."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import kdmesh
+from kdmesh.builtin.datasets.offers import DATASETS
+from kdmesh.errors import MeshError
+from kdmesh.streams.private import own_part
+from kdmesh.streams.stream import Stream
+from kdmesh.streams.texts import HIDDEN, Sample, Texts, concatenate
+from kdmesh.streams.tokens import Collected, Encoded, Row, side_by_side
+
+OFFER = next(offer for offer in DATASETS if offer.name == "text")
+ROWS = [
+    {"text": f'é word{i}\n"{"x" * (i % 7)}', "label": "ab"[i % 2], "site": f"s{i % 3}", "n": str(i), "pair": f"p{i}"}
+    for i in range(40)
+]
+CHATS = [
+    {"messages": [{"role": "user", "content": f"what is {i}"}, {"role": "assistant", "content": "yes" * (i % 4 + 1)}]}
+    for i in range(30)
+]
+KINDS = [".jsonl", ".csv", ".tsv", ".parquet", "folder"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Where `datasets` makes Arrow of Parquet."""
+    from datasets import config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+def write(root, kind, rows, name="a"):
+    path = root / f"{name}{kind}"
+    if kind == ".jsonl":
+        path.write_text("\ufeff" + "\n\n".join(json.dumps(one, ensure_ascii=False) for one in rows), encoding="utf-8")
+    elif kind in (".csv", ".tsv"):
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="," if kind == ".csv" else "\t")
+            writer.writeheader()
+            for row in rows:
+                file.write("\r\n" * (int(row.get("n", 0)) % 5 == 0))
+                writer.writerow(row)
+    else:
+        from datasets import Dataset, DatasetDict, disable_progress_bars
+
+        disable_progress_bars()
+        made = Dataset.from_list(rows)
+        if kind == ".parquet":
+            made.to_parquet(path)
+        else:
+            DatasetDict(train=made, test=made.select(range(5))).save_to_disk(path)
+    return str(path)
+
+
+def both(settings):
+    memory, lazy = (OFFER.make({**settings, "lazy": one}) for one in (False, True))
+    assert lazy.x.unread and lazy.unread and not memory.x.unread and not memory.unread
+    return memory, lazy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_later_is_what_is_in_memory(tmp_path, kind):
+    settings = {"path": write(tmp_path, kind, ROWS), "label": "label", "pair": "pair"}
+    if kind != "folder":
+        settings["test_path"] = write(tmp_path, kind, ROWS[:5], "t")
+    memory, lazy = both(settings)
+    assert list(lazy.x) == list(memory.x) and len(lazy) == len(memory) == 45
+    assert lazy.fingerprint == memory.fingerprint and torch.equal(lazy.keys, memory.keys)
+    assert torch.equal(lazy.y, memory.y) and lazy.labels == memory.labels == ["a", "b"]
+    assert torch.equal(lazy.x.sizes(), memory.x.sizes()) and lazy.x.learned() == memory.x.learned()
+    assert lazy.reads == memory.reads and lazy.notes == memory.notes
+    assert {name: list(own) for name, own in lazy.columns.items()} == memory.columns
+    assert lazy.columns["site"][44] == "s1" and lazy.columns["n"][-1] == "4" and lazy.columns["n"][1:3] == ["1", "2"]
+    at = torch.tensor([44, 5, 5, 0])
+    assert list(lazy.x[at]) == list(memory.x[at]) and lazy.x[43] == memory.x[43]
+    assert list(lazy.x[at][1:3]) == list(memory.x[torch.tensor([5, 5])]) and list(lazy.x[3:5]) == list(memory.x[3:5])
+    assert list(pickle.loads(pickle.dumps(lazy.x[at]))) == list(memory.x[at])
+    more = Texts([Sample("more", pair="of them")])
+    assert list(concatenate([lazy.x, more]))[43:] == [*memory.x[43:], *more]
+
+
+@pytest.mark.parametrize("kind", [".jsonl", "folder"])
+def test_conversations_and_rows_without_labels(tmp_path, kind):
+    chats = [*CHATS, {"messages": [{"role": "user", "content": "and this?"}]}]
+    memory, lazy = both({"path": write(tmp_path, kind, chats), "messages": "messages"})
+    assert list(lazy.x) == list(memory.x) and lazy.x[30].fault and lazy.fingerprint == memory.fingerprint
+    prompts = [{"messages": one["messages"][:1]} for one in chats]
+    memory, lazy = both({"path": write(tmp_path, kind, prompts, "p"), "messages": "messages"})
+    assert list(lazy.x) == list(memory.x) and not any(one.fault for one in lazy.x)
+    faulty = [{"messages": [{"role": "assistant"}]}, *({"messages": []} for _ in range(3))]
+    if kind == ".jsonl":
+        for later in (False, True):
+            with pytest.raises(MeshError, match=r"line 1: .* is not a turn"):
+                OFFER.make({"path": write(tmp_path, kind, faulty, "f"), "messages": "messages", "lazy": later})
+    if kind == "folder":  # whose rows of test would have none either
+        return
+    blank = [{**one, "label": "" if number % 4 else one["label"]} for number, one in enumerate(ROWS)]
+    memory, lazy = both({"path": write(tmp_path, kind, blank, "b"), "label": "label", "text": "text"})
+    assert list(lazy.x) == list(memory.x) and torch.equal(lazy.y, memory.y) and "30 of 40" in lazy.notes[0]
+    assert {name: rows.tolist() for name, rows in lazy.official.items()} == {
+        name: rows.tolist() for name, rows in memory.official.items()
+    }
+
+
+def test_what_is_wrong_is_told_as_of_files_in_memory(tmp_path):
+    lines = [json.dumps(one) for one in ROWS]
+    for name, text, what in (
+        ("a.jsonl", "\n".join([*lines, '{"text": 1}']), "line 41: keys differ"),
+        ("b.jsonl", "\n".join([*lines[:2], "{", *lines]), "line 3: "),
+        ("c.jsonl", "\n\n", "only blank lines"),
+        ("d.jsonl", "\n".join(json.dumps({**one, "text": "" if one["n"] == "7" else "x"}) for one in ROWS),
+         "column 'text', line 8: an empty text"),
+        ("e.csv", "text,label\na,b\nc\n", "line 3: 1 cells for 2 columns"),
+        ("f.csv", 'text,label\na,b\n"c\n', "line "),
+        ("g.csv", "text,text\na,b\n", "header row"),
+        ("h.csv", "text,label\n", "a header row and no data"),
+        ("i.jsonl", "\n".join(json.dumps({**one, "label": ""}) for one in ROWS), "no row has a label"),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        said = []
+        for lazy in (False, True):
+            with pytest.raises(MeshError, match=what) as error:
+                OFFER.make({"path": str(tmp_path / name), "label": "label", "lazy": lazy})
+            said.append((error.value.what, error.value.where))
+        assert said[0] == said[1]
+    (tmp_path / "j.jsonl.gz").write_bytes(b"x")
+    with pytest.raises(MeshError, match="is packed, and is read whole"):
+        OFFER.make({"path": str(tmp_path / "j.jsonl.gz"), "lazy": True})
+    (tmp_path / "k.csv").write_text("text,label\na,b\n", encoding="utf-16")
+    with pytest.raises(MeshError, match="is in utf-16"):
+        OFFER.make({"path": str(tmp_path / "k.csv"), "encoding": "utf-16", "lazy": True})
+    with pytest.raises(ValueError, match="`query` and `lazy: true`"):
+        OFFER.make({"path": "l.jsonl", "query": "q", "candidates": "c", "relevance": "r", "lazy": True})
+
+
+def test_by_default_what_is_large_is_read_later(tmp_path, monkeypatch):
+    settings = {"path": write(tmp_path, ".jsonl", ROWS), "label": "label"}
+    assert not OFFER.make(settings).x.unread
+    monkeypatch.setattr("kdmesh.streams.host_memory.memory", lambda: 30_000)
+    assert OFFER.make(settings).x.unread
+
+
+def test_samples_of_others_are_never_read(tmp_path):
+    memory, lazy = both({"path": write(tmp_path, ".jsonl", ROWS), "label": "label"})
+    one, two = torch.arange(25), torch.arange(25, 40)
+    streams = {"own": Stream("own", torch.arange(40), True, private=True, shards={"a": one, "b": two})}
+    found, held = own_part(lazy, streams, ["a"]), own_part(memory, streams, ["a"])
+    assert list(found.x) == list(held.x) and found.x[30] == HIDDEN and list(found.columns["n"]) == held.columns["n"]
+    assert torch.equal(found.x.hidden(), held.x.hidden()) and found.x.hidden().sum() == 15
+    assert found.x[torch.tensor([24, 39])].hidden().tolist() == [False, True]
+
+
+def rows_of_tokens(listed):
+    made = [Row(list(range(i % 5 + 1)), [0], [i], [(i, i + 2)]) for i in range(20)]
+    return [side_by_side(one, one) for one in made] if listed else made
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_tokens_in_files_are_those_in_memory(listed):
+    rows = rows_of_tokens(listed)
+    memory, mapped = Encoded.of(rows, 9), Collected(mapped=True)
+    for start in range(0, 20, 6):
+        mapped.add(rows[start : start + 6])
+    found = mapped.encoded(9).to(torch.device("cpu"))
+    assert found.mapped and not memory.mapped and list(found.samples()) == list(memory.samples()) == rows
+    at = torch.tensor([3, 19, 0, 4])
+    for one, other in ((found, memory), (found.select(at), memory.select(at))):
+        for name in ("counts", "lengths", "targets", "shapes", "characters"):
+            assert torch.equal(torch.as_tensor(getattr(one, name)), torch.as_tensor(getattr(other, name))), name
+        assert list(one.contents()) == list(other.contents()) and torch.equal(one.endings(), other.endings())
+        assert torch.equal(one.whole().ids, other.whole().ids)
+        for (places, tokens), (own, held) in zip(one.parts(4), other.parts(4), strict=True):
+            assert torch.equal(places, own) and torch.equal(tokens.ids, held.ids)
+    assert torch.equal(found.unit_rows(at), memory.unit_rows(at))
+
+
+TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+BERT = {"hf": {"config": {"model_type": "bert", **TINY}, "tokenizer": {"characters": {}}}}
+LLAMA = {
+    "hf": {
+        "config": {"model_type": "llama", "num_key_value_heads": 1, "max_position_embeddings": 64, **TINY},
+        "tokenizer": {"bpe": {"vocabulary": 280}},
+    }
+}
+MESHES = {
+    "classes": {
+        "data": {"label": "label"},
+        "agents": {"t": {"model": BERT}, "s": {"model": BERT}},
+        "connect": [{"ensemble": {"teachers": ["t"], "student": "s"}}],
+    },
+    "language": {
+        "task": "language_modelling",
+        "data": {"text": "text"},
+        "agents": {"t": {"model": LLAMA}, "s": {"model": LLAMA}},
+        "connect": [{"ensemble": {"teachers": ["t"], "student": "s"}}],
+        "text": {"max_length": 12, "bucket": True},
+    },
+}
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_a_run_has_the_same_bits(tmp_path, name):
+    path, found = write(tmp_path, ".jsonl", [{"text": one["text"], "label": one["label"]} for one in ROWS]), []
+    for lazy in (False, True):
+        given = {**MESHES[name], "train": {"epochs": 2, "batch_size": 8}}
+        data = {"dataset": {"text": {"path": path, **given["data"], "lazy": lazy}}, "validation": 8, "test": 8}
+        result = kdmesh.Mesh(name="m", **{**given, "data": data}).run(backend="inline", store="off")
+        found.append({one: (told.weights_sha256, told.metrics) for one, told in result.agents.items()})
+    assert found[0] == found[1]
+
+
+RESIDENT = """
+import sys
+from pathlib import Path
+
+import torch
+
+from kdmesh.builtin.datasets.text import text
+from kdmesh.streams.tokens import Collected, Row
+
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000
+
+
+table = text(sys.argv[1], label="label", lazy=True)
+list(table.x[:64])
+before = anonymous()
+table.fingerprint, table.keys
+collected = Collected(table.x.unread)
+for start in range(0, len(table), 1024):
+    collected.add([Row(list(one.text.encode()[:4000])) for one in table.x[start : start + 1024]])
+encoded = collected.encoded(0)
+for batch in torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).split(64):
+    assert len(encoded.batch(batch)) == len(batch)
+print(4 * int(encoded.lengths.sum()) / 1e6, anonymous() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="its figures are Linux's")
+def test_memory_does_not_grow_with_the_texts(tmp_path):
+    line = json.dumps({"text": "word " * 3000, "label": "a"})
+    (tmp_path / "a.jsonl").write_text((line + "\n" + line.replace('"a"', '"b"') + "\n") * 10_000)
+    run = [sys.executable, "-c", RESIDENT, str(tmp_path / "a.jsonl")]
+    size, grown = map(float, subprocess.run(run, capture_output=True, text=True, check=True).stdout.split())
+    assert size > 300 and grown < 150, (size, grown)  # MB
