@@ -145,7 +145,10 @@ def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str)
     encoder, most = found.reading.encoder(agent), longest(plan.spec, name)
     assert isinstance(found.table.x, Texts)
     template, where = plan.spec.agents[agent].view.prompt, ""
-    if agent == stream.generated_by and stream.template is not None:
+    chosen = agent == stream.generated_by and stream.consensus_of is not None  # it stands after what the data ask
+    if chosen:
+        template = None
+    elif agent == stream.generated_by and stream.template is not None:
         template, where = stream.template, f"streams.{name}.template"
     prompt = Asking(encoder, found.table, template, agent, where)
     reads = _reads(plan, found, name, prompt.names) if stream.consensus_of is None else {}
@@ -163,6 +166,10 @@ def _room(plan: Plan, found: Checked, name: str, stream: StreamSpec, agent: str)
                 marked = {other: each.said(MARK if other == key else "") for other, each in reads.items()}
                 length += one.most * prompt.seen(row, marked).asks().count(MARK)
         except MeshError as error:
+            if chosen:
+                what = f"what its rule chooses stands after the data's prompts: {error.what}"
+                instead = "data with `prompt` or `messages`"
+                raise MeshError(what, where=f"streams.{name}.consensus_of", instead=instead) from None
             what, place = f"{agent} cannot be asked: {error.what}", error.where or f"streams.{name}.prompts"
             raise MeshError(what, where=place, instead=error.instead) from None
         if length + most > encoder.max_length:

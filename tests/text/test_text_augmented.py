@@ -54,6 +54,19 @@ def mesh(writer: dict[str, Any] | None = None, **stream: Any) -> dict[str, Any]:
 
 
 ASKED = "{{ text }} is {{ label }}, as is "
+
+
+@pytest.mark.parametrize("own", [{}, {"view": {"prompt": ASKED}}])
+def test_what_a_rule_chooses_of_them_needs_prompts_of_the_data(own: dict[str, Any]) -> None:
+    """A prompt of the writer's own is asked with, and is none of what is learned."""
+    fields = mesh({**FROZEN, **own}, **({} if own else {"template": ASKED}))
+    rule = {"consensus_of": ["tried"], "rule": "vote"}
+    fields["streams"] = {"tried": fields["streams"]["rollouts"], "rollouts": rule}
+    with pytest.raises(MeshError, match=r"after the data's prompts: .* has no prompt to answer") as caught:
+        examine(make_plan(parse(fields), registry()))
+    assert caught.value.where == "streams.rollouts.consensus_of" and "view" not in str(caught.value.instead)
+
+
 HIDDEN = {
     **mesh(FROZEN, template=ASKED, labels=False),
     "consensus": {"agreed": {"rule": "mean", "space": "probs"}},
