@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -136,8 +137,8 @@ class Values(Cells):
         found = self.x[:, [places[name] for name in names]].astype(np.float64)
         for row, place in np.argwhere(np.isinf(found)).tolist():
             self.refuse(row, names[place], "infinite", "a finite number")
-        asked = [float(one) for one in missing if one.replace(".", "", 1).lstrip("-").isdigit()]
-        return np.where(np.isin(found, asked), np.nan, found) if asked else found
+        gaps = np.isin(found, np.array(_numbers(missing), np.float32))  # values are of float32, too
+        return np.where(gaps, np.nan, found)
 
     def words(self, name: str, missing: Collection[str]) -> list[str | None]:
         """Numbers that are names, None where there is a gap."""
@@ -162,6 +163,15 @@ def gap(cell: Any, missing: Collection[str] = ()) -> bool:
         return True
     text = str(cell).strip()
     return text.lower() in ("", "nan") or text in missing
+
+
+def _numbers(words: Collection[str]) -> list[float]:
+    """Those of the words that are numbers."""
+    found = []
+    for one in words:
+        with suppress(ValueError):
+            found.append(float(one))
+    return found
 
 
 def word(cell: Any) -> str:

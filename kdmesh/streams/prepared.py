@@ -30,6 +30,7 @@ SETTINGS, NUMBERS = "prepare.json", "prepare.safetensors"
 FILL = "fill"
 ENCODE = "`encode` for this column"
 MOST = 2**26  # bytes of the settings that are read: categories take most of them
+LARGEST = torch.finfo(torch.float32).max
 BY = {"standard": ("shift", "by"), "robust": ("shift", "by"), "maxabs": ("by",), "minmax": ("times", "plus")}
 """The numbers of each way to scale."""
 
@@ -84,7 +85,12 @@ class Group:
             empty = np.isnan(found)
             found = self._filled(found, empty, cells, learned)
         flags = empty[:, np.array(self.gaps, dtype=bool)] if any(self.gaps) else np.empty((len(found), 0))
-        return np.concatenate([self.scaled(found), flags], axis=1)
+        values = self.scaled(found)
+        for row, place in np.argwhere(np.abs(values) > LARGEST).tolist():  # no word becomes such a number
+            scaled = f" becomes {values[row, place]:g}, which" if self.asked.get("scale") else ""
+            what = f"{found[row, place]:g}{scaled} is not finite in float32"
+            cells.refuse(row, self.columns[place], what, "a smaller number")
+        return np.concatenate([values, flags], axis=1)
 
     def scaled(self, values: np.ndarray) -> np.ndarray:
         """Values ``[..., C]``, scaled by what was found of train."""

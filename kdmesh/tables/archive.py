@@ -11,12 +11,18 @@ import zlib
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from kdmesh.errors import MeshError
 from kdmesh.tables.files import read_bytes
+from kdmesh.tables.kinds import is_packed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LARGEST = 2**28  # bytes of one file inside
+SMALLER = "a smaller file"
+DEEPEST = 32  # folders in each other
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
 """What systems leave beside files; so are names that begin with a dot."""
@@ -63,9 +69,14 @@ class Folder(Archive):
 
     @cached_property
     def names(self) -> list[str]:
-        """All files below it."""
+        """All files below it; MeshError for a folder in it that cannot be read."""
+
+        def unreadable(error: OSError) -> None:
+            what = f"{error.filename}: {error.strerror or error}"
+            raise MeshError(what, where=self.where, instead="a folder of which all can be read") from None
+
         found = []
-        for folder, below, files in os.walk(self.path, followlinks=True):
+        for folder, below, files in os.walk(self.path, onerror=unreadable, followlinks=True):
             below[:] = [name for name in below if not _hidden(name)]
             if len(Path(folder).relative_to(self.path).parts) > DEEPEST:
                 raise MeshError(
@@ -92,28 +103,54 @@ class Folder(Archive):
             raise MeshError(f"{path}: {error}", where=self.where, instead="a readable file") from None
 
 
-DEEPEST = 32
-SMALLER = "a smaller file"
+class Member(NamedTuple):
+    """Something in an archive. ``place``: by what its content is found; ``odd``: why it is none that is read, and what
+    to do instead.
+    """
+
+    name: str
+    is_folder: bool
+    size: int
+    place: Any
+    odd: tuple[str, str] | None = None
 
 
-class Zipped(Archive):
-    """A .zip. Names that lead out of it are refused, though nothing is ever unpacked."""
+class Packed(Archive):
+    """Files in one file. Names that lead out of it are refused, though nothing is ever unpacked to a folder."""
+
+    kind: ClassVar[str]
+    faults: ClassVar[tuple[type[Exception], ...]]
+    """What its library raises for a damaged one."""
+
+    @abstractmethod
+    def opened(self) -> Any:
+        """The archive, open."""
+
+    @abstractmethod
+    def members(self, file: Any) -> Iterator[Member]:
+        """All that is in it."""
+
+    @abstractmethod
+    def content(self, file: Any, one: Member) -> bytes:
+        """A file's content."""
 
     @cached_property
-    def _open(self) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], threading.Lock]:
+    def _open(self) -> tuple[Any, dict[str, Member], threading.Lock]:
+        found: dict[str, Member] = {}
         try:
-            file = zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise MeshError(f"{self.path}: damaged ({error})", where=self.where, instead="a complete .zip") from None
-        found: dict[str, zipfile.ZipInfo] = {}
-        for info in file.infolist():
-            name = _inside(self, info.filename)
-            if info.is_dir() or _hidden(*PurePosixPath(name).parts):
-                continue
-            if info.flag_bits & 1:
-                raise self.refuse(name, "is encrypted", "a .zip without a password")
-            _once(self, name, found)
-            found[name] = info
+            file = self.opened()
+            for one in self.members(file):
+                name = _inside(self, one.name)
+                if one.is_folder or _hidden(*PurePosixPath(name).parts):
+                    continue
+                if one.odd is not None:
+                    raise self.refuse(name, *one.odd)
+                if name in found:
+                    raise self.refuse(name, "is in it twice", "an archive with each file once")
+                found[name] = one
+        except self.faults as error:
+            what = f"{self.path}: damaged ({error})"
+            raise MeshError(what, where=self.where, instead=f"a complete {self.kind}") from None
         return file, found, threading.Lock()
 
     @cached_property
@@ -122,61 +159,67 @@ class Zipped(Archive):
         return _sorted(self._open[1])
 
     def read(self, name: str) -> bytes:
-        """A file in it, no more than it says that it has, with its checksum."""
+        """A file in it, no more than it says that it has."""
         file, found, lock = self._open
-        info = found.get(_inside(self, name))
-        if info is None:
+        if (one := found.get(_inside(self, name))) is None:
             raise self.refuse(name, "is not in it", "a path inside the archive")
-        if info.file_size > LARGEST:
-            raise self.refuse(name, _too_large(info.file_size), SMALLER)
+        if one.size > LARGEST:
+            raise self.refuse(name, _too_large(one.size), SMALLER)
         try:
-            with lock, file.open(info) as inside:
-                return inside.read(LARGEST)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-            raise self.refuse(name, f"damaged ({error})", "a complete .zip") from None
+            with lock:
+                return self.content(file, one)
+        except self.faults as error:
+            raise self.refuse(name, f"damaged ({error})", f"a complete {self.kind}") from None
 
 
-class Tarred(Archive):
+class Zipped(Packed):
+    """A .zip."""
+
+    kind = ".zip"
+    faults = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+
+    def opened(self) -> Any:
+        """Its table of contents."""
+        return zipfile.ZipFile(self.path)
+
+    def members(self, file: Any) -> Iterator[Member]:
+        """What that table lists; encrypted files are none that is read."""
+        for info in file.infolist():
+            odd = ("is encrypted", "a .zip without a password") if info.flag_bits & 1 else None
+            yield Member(info.filename, info.is_dir(), info.file_size, info, odd)
+
+    def content(self, file: Any, one: Member) -> bytes:
+        """With its checksum."""
+        with file.open(one.place) as inside:
+            data: bytes = inside.read(LARGEST)
+            return data
+
+
+class Tarred(Packed):
     """A .tar, plain or packed by gzip: then it is unpacked into memory. Links and devices in it are refused."""
 
-    @cached_property
-    def _open(self) -> tuple[Any, dict[str, tuple[int, int]], threading.Lock]:
-        packed = self.path.suffix in (".gz", ".tgz")
-        found: dict[str, tuple[int, int]] = {}
-        try:
-            file: Any = io.BytesIO(read_bytes(self.path, self.where)) if packed else self.path.open("rb")
-            with tarfile.open(fileobj=file, mode="r:") as members:
-                for one in members:
-                    name = _inside(self, one.name)
-                    if one.isdir() or _hidden(*PurePosixPath(name).parts):
-                        continue
-                    if not one.isreg() or one.issparse():
-                        kind = "link" if one.issym() or one.islnk() else "device, a pipe or a sparse file"
-                        raise self.refuse(name, f"is a {kind}", "an archive of files and folders")
-                    _once(self, name, found)
-                    found[name] = one.offset_data, one.size
-        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-            raise MeshError(f"{self.path}: damaged ({error})", where=self.where, instead="a complete .tar") from None
-        return file, found, threading.Lock()
+    kind = ".tar"
+    faults = (tarfile.TarError, OSError, EOFError, ValueError)
 
-    @cached_property
-    def names(self) -> list[str]:
-        """All files in it."""
-        return _sorted(self._open[1])
+    def opened(self) -> Any:
+        """Its bytes."""
+        return io.BytesIO(read_bytes(self.path, self.where)) if is_packed(self.path) else self.path.open("rb")
 
-    def read(self, name: str) -> bytes:
-        """A file in it."""
-        file, found, lock = self._open
-        if (place := found.get(_inside(self, name))) is None:
-            raise self.refuse(name, "is not in it", "a path inside the archive")
-        start, size = place
-        if size > LARGEST:
-            raise self.refuse(name, _too_large(size), SMALLER)
-        with lock:
-            file.seek(start)
-            data: bytes = file.read(size)
-        if len(data) < size:
-            raise self.refuse(name, f"damaged ({len(data):,} of {size:,} bytes)", "a complete .tar")
+    def members(self, file: Any) -> Iterator[Member]:
+        """What stands in it, one after the other."""
+        with tarfile.open(fileobj=file, mode="r:") as inside:
+            for one in inside:
+                kind = "link" if one.issym() or one.islnk() else "device, a pipe or a sparse file"
+                plain = one.isreg() and not one.issparse()
+                odd = None if plain else (f"is a {kind}", "an archive of files and folders")
+                yield Member(one.name, one.isdir(), one.size, one.offset_data, odd)
+
+    def content(self, file: Any, one: Member) -> bytes:
+        """As many bytes as its header says."""
+        file.seek(one.place)
+        data: bytes = file.read(one.size)
+        if len(data) < one.size:
+            raise EOFError(f"{len(data):,} of {one.size:,} bytes")
         return data
 
 
@@ -204,11 +247,6 @@ def _inside(archive: Archive, name: str) -> str:
         what = f"{archive.path}: the path {name!r} leads outside of it"
         raise MeshError(what, where=archive.where, instead="an archive whose paths stay inside")
     return PurePosixPath(name).as_posix()
-
-
-def _once(archive: Archive, name: str, found: dict[str, Any]) -> None:
-    if name in found:
-        raise archive.refuse(name, "is in it twice", "an archive with each file once")
 
 
 def _hidden(*parts: str) -> bool:

@@ -69,7 +69,7 @@ def read_query(engine: Any, query: str, source: str, where: str) -> Rows:
             most, cells = most_cells(), list[dict[str, Any]]()
             for part in found.partitions(AT_ONCE):
                 refuse_cells(Path(source), (len(cells) + len(part)) * len(columns), most, where)
-                cells += [{name: _cell(one) for name, one in zip(columns, row, strict=True)} for row in part]
+                cells += [{name: cell(one) for name, one in zip(columns, row, strict=True)} for row in part]
             connection.rollback()
     except library.exc.SQLAlchemyError as error:
         what = f"{source}: {text_of(getattr(error, 'orig', None) or error)}"
@@ -79,13 +79,6 @@ def read_query(engine: Any, query: str, source: str, where: str) -> Rows:
     if not cells:
         raise MeshError(f"{source}: no rows", where=where, instead="a query with at least one row")
     return Rows(source, where, columns, list(range(len(cells))), cells, number_of, noun="row")
-
-
-def _cell(value: Any) -> Any:
-    """A value of a database as a cell: decimals are numbers, dates and the rest text."""
-    if type(value).__name__ == "Decimal":
-        return float(value)
-    return cell(value)
 
 
 def _quoted(path: str) -> str:

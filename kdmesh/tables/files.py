@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdmesh.errors import MeshError
 from kdmesh.streams.host_memory import memory
+from kdmesh.tables.kinds import is_packed
 
 PACKED = 500
 """How many times more a .gz file may hold than it has: of tables, even of zeros alone, most have less than a tenth."""
@@ -42,7 +43,7 @@ def refuse_large(path: Path, size: int, where: str, lazily: str = "") -> None:
     """
     if size > memory_limit():
         raise MeshError(
-            f"{path} holds {'at least ' if path.suffix == '.gz' else ''}{size:,} bytes, and data are read into memory: "
+            f"{path} holds {'at least ' if is_packed(path) else ''}{size:,} bytes, and data are read into memory: "
             f"this machine takes {memory_limit():,} of a file",
             where=where,
             instead=lazily or "a smaller file, or a machine with more memory",
@@ -69,7 +70,7 @@ def read_bytes(path: Path, where: str) -> bytes:
     """Return a file's content, unpacked if its name ends in .gz; missing, damaged or empty files are MeshErrors."""
     try:
         regular(path, where)
-        if path.suffix == ".gz":
+        if is_packed(path):
             data = _unpacked(path, where)
         else:
             data = path.read_bytes()

@@ -9,9 +9,14 @@ SAVED = ("dataset_dict.json", "state.json")
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file's name says that gzip packed it."""
+    return path.suffix.lower() in (".gz", ".tgz")
+
+
 def kind_of(path: Path) -> str:
     """What a file's name ends in, packed or not."""
-    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
+    return (Path(path.stem).suffix if is_packed(path) else path.suffix).lower()
 
 
 def is_table(path: Path) -> bool:

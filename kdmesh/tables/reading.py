@@ -8,7 +8,7 @@ from pathlib import Path
 from kdmesh.errors import MeshError
 from kdmesh.streams.host_memory import is_large
 from kdmesh.tables.comma import read_csv
-from kdmesh.tables.kinds import kind_of
+from kdmesh.tables.kinds import is_packed, kind_of
 from kdmesh.tables.lines import read_jsonl
 from kdmesh.tables.parquet import read_parquet
 from kdmesh.tables.rows import Rows
@@ -22,7 +22,7 @@ def is_later(paths: Collection[str | None], lazy: bool | None) -> bool:
     if lazy is not None:
         return lazy
     files = [Path(path) for path in paths if path is not None]
-    plain = all(path.suffix != ".gz" and path.is_file() for path in files)
+    plain = all(not is_packed(path) and path.is_file() for path in files)
     return plain and is_large(4 * sum(path.stat().st_size for path in files))
 
 
@@ -38,7 +38,7 @@ def read_rows(
             return read_csv(path, where, delimiter or ("\t" if kind == ".tsv" else ","), encoding)
         case ".jsonl":
             return read_jsonl(path, where, raw)
-        case ".parquet" if path.suffix != ".gz":
+        case ".parquet" if not is_packed(path):
             return read_parquet(path, where, raw)
     raise MeshError(
         f"{path} has an unknown format",

@@ -6,6 +6,7 @@ import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -391,9 +392,14 @@ def indicators_of(parts: list[Rows], columns: list[str]) -> Tensor:
 
 
 def cell(value: Any) -> Any:
-    """A value of JSON as a cell: numbers and text as they are, null as empty text, anything else as its JSON."""
+    """A value of JSON, Arrow or a database as a cell: numbers and text as they are, null as empty text.
+
+    Decimals are numbers; lists, objects, true and false are their JSON; dates and the rest are text.
+    """
     if value is None:
         return ""
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, (list, dict, bool)):
         return json.dumps(value, default=str)  # a table's structs may hold dates, decimals or bytes
     return value if isinstance(value, (int, float)) else str(value)

@@ -22,7 +22,7 @@ from kdmesh.errors import MeshError
 from kdmesh.tables.comma import LONGEST, cells_of_row, columns_of
 from kdmesh.tables.comma import number_of as comma_number
 from kdmesh.tables.files import regular
-from kdmesh.tables.kinds import kind_of
+from kdmesh.tables.kinds import is_packed, kind_of
 from kdmesh.tables.lines import decoded
 from kdmesh.tables.parquet import open_parquet
 from kdmesh.tables.rows import Rows, cell, number_of
@@ -50,7 +50,7 @@ def rows_later(
 
 
 def _plain(path: Path, where: str) -> None:
-    if path.suffix == ".gz":
+    if is_packed(path):
         what = f"{path} is packed, and is read whole"
         raise MeshError(what, where=where, instead="the file unpacked, `gunzip -k`, or lazy: false")
     regular(path, where, whole=False)

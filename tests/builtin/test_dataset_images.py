@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tarfile
 import zipfile
@@ -81,13 +82,13 @@ def test_folders_are_classes_below_those_of_splits(folder):
     assert len(split(table, DataSpec(dataset="images", transfer=2))["transfer"]) == 2
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tgz", "TAR.GZ"])
 def test_archives_give_the_samples_of_the_folder(folder, tmp_path, kind):
     to = tmp_path / f"photos.{kind}"
     if kind == "zip":
         zipped(folder, to, "some/folder/")
     else:
-        with tarfile.open(to, "w:gz" if kind == "tar.gz" else "w") as file:
+        with tarfile.open(to, "w" if kind == "tar" else "w:gz") as file:
             file.add(folder, "folder")
     packed, plain = read(path=to), read(path=folder)
     assert packed.fingerprint == plain.fingerprint and packed.labels == plain.labels
@@ -95,6 +96,17 @@ def test_archives_give_the_samples_of_the_folder(folder, tmp_path, kind):
         name: rows.tolist() for name, rows in plain.official.items()
     }
     assert not list(tmp_path.glob("some")), "nothing is unpacked"
+
+
+def test_a_folder_that_cannot_be_read_is_named_not_passed_over(folder, monkeypatch):
+    def closed(path):
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", closed)  # whoever runs the tests may read every folder
+    refused("photos.*dog: Permission denied", "all can be read", path=folder)
 
 
 def test_splits_by_paths_of_their_own(folder, tmp_path):

@@ -185,12 +185,15 @@ def test_a_password_stands_in_no_file(monkeypatch):
         read("sql", query="select 1")
 
 
-def test_dates_and_decimals_of_a_database_are_cells():
+def test_decimals_are_numbers_and_dates_are_text(tmp_path):
     from decimal import Decimal
 
-    from kdmesh.tables.database import _cell
+    from kdmesh.tables.rows import cell
 
-    assert _cell(Decimal("1.5")) == 1.5 and _cell(None) == "" and _cell(datetime.date(2026, 1, 2)) == "2026-01-02"
+    assert cell(Decimal("1.5")) == 1.5 and cell(None) == "" and cell(datetime.date(2026, 1, 2)) == "2026-01-02"
+    rows = [("x", Decimal("1.50"), datetime.date(2026, 1, 2)), ("y", Decimal("20"), datetime.date(2026, 1, 3))]
+    table = read("parquet", path=parquet(tmp_path / "d.parquet", rows, ("label", "price", "day")))
+    assert table.features == ["price"] and table.x.tolist() == [[1.5], [20.0]] and [*table.left_out] == ["day"]
 
 
 def test_texts_have_a_pool_of_their_own(tmp_path):

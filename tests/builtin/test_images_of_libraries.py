@@ -100,6 +100,13 @@ class OfSplits(OfTwo):
         super().__init__(root, split == "train")
 
 
+class Halved(OfSplits):
+    def __init__(self, root, split="train"):
+        if split == "test":
+            raise RuntimeError("Dataset not found or corrupted")
+        super().__init__(root, split)
+
+
 class Odd(OfTwo):
     def __getitem__(self, at):
         return Pillow.fromarray(pixels(at, 6 + at)), self.labels[at]
@@ -111,7 +118,7 @@ class Absent(OfTwo):
 
 
 def test_a_data_set_of_torchvision_by_name(tmp_path, monkeypatch):
-    for name, module in stand_in(OfTwo=OfTwo, OfSplits=OfSplits, Odd=Odd, Absent=Absent).items():
+    for name, module in stand_in(OfTwo=OfTwo, OfSplits=OfSplits, Odd=Odd, Absent=Absent, Halved=Halved).items():
         monkeypatch.setitem(sys.modules, name, module)
     offer = OFFERS["torchvision"]
     wanted = torch.from_numpy(np.stack([pixels(number).transpose(2, 0, 1) for number in range(7)])).float() / 255
@@ -127,6 +134,8 @@ def test_a_data_set_of_torchvision_by_name(tmp_path, monkeypatch):
         ({"name": "OfTow"}, "did you mean 'OfTwo'"),
         ({"name": "Odd"}, "item 1: shape"),
         ({"name": "Absent"}, "Dataset not found"),
+        ({"name": "Halved"}, "Halved: .*Dataset not found or corrupted"),
+        ({"name": "OfTwo", "split": "train"}, "torchvision.split: OfTwo has no `split`"),
         ({"name": "OfTwo", "folder": str(tmp_path / "none")}, "no folder"),
     ):
         with pytest.raises(MeshError, match=what):

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from test_export import BERT, agents, data, files, refused, told, trained  # noqa: F401
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 import kdmesh
@@ -20,6 +20,8 @@ from kdmesh.engine.check import check
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.compression.int8 import Int8Linear, exact, quantize, rounded
+from kdmesh.inference.export.graph import Port
+from kdmesh.inference.export.int8 import Int8
 from kdmesh.inference.trained import Trained
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -50,6 +52,39 @@ def test_a_module_rounds_keeps_its_weights_and_can_be_asked_whole() -> None:
     with exact(module):
         assert torch.equal(module(x), whole)
     assert torch.equal(module(x), first)
+
+
+class Embedded(nn.Module):
+    """A matrix that is read by its rows and multiplied by, and rows that go into a linear layer as they come."""
+
+    inputs, output, lengths = (Port("x", "int64", ("batch", "length")),), Port("y", "float32", ("batch", 8)), (5,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rows, self.linear = nn.Embedding(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.rows(x)
+        return (self.linear(found) + found) @ self.rows.weight
+
+    def drawn(self, rows: int, length: int) -> Tensor:
+        return torch.arange(rows * length).reshape(rows, length) % 8
+
+    def given(self, x: Tensor) -> tuple[Tensor]:
+        return (x,)
+
+
+def test_rows_that_go_straight_into_a_product_of_their_own_matrix(tmp_path: Path) -> None:
+    graph: Any = Embedded().eval()
+    Int8().write(graph, tmp_path / "model.onnx", "it")
+    x = graph.drawn(2, 4)
+    with torch.no_grad():
+        matrix, linear = graph.rows.weight, graph.linear
+        found = rounded(matrix)[x]
+        wanted = nn.functional.linear(rounded(found), rounded(linear.weight), linear.bias) + found
+        wanted = rounded(wanted) @ rounded(matrix, 0)
+    assert (Int8().open(tmp_path / "model.onnx", graph)((x,)) - wanted).abs().max() < 1e-4 < wanted.abs().max()
 
 
 @pytest.fixture(scope="module")

@@ -146,6 +146,10 @@ def test_vectors_without_names() -> None:
     how = fit(source, [PrepareSpec.model_validate({"columns": ["feature 1"], "encode": "one_hot"})], "data.prepare")
     assert how.outputs == ["feature 1=7", "feature 1=8", "feature 0"]
     assert how.of_values(x).tolist() == [[1, 0, 1], [0, 1, 3], [1, 0, 5]]
+    x = torch.tensor([[0.1], [2.0], [1000.0], [4.0]])
+    asked = {"columns": "numbers", "missing": ["0.1", "1e3", "²", "--5", "?"], "impute": "mean"}
+    how = fit(Values.of(x, [], "data.prepare"), [PrepareSpec.model_validate(asked)], "data.prepare")
+    assert how.of_values(x).tolist() == [[3], [2], [3], [4]], "a gap by its number in float32, however it is written"
 
 
 FAULTS = {
@@ -166,6 +170,18 @@ FAULTS = {
         {"n": [1, float("inf"), 2, 3]},
         "'n', line 3: inf is not",
         "missing: [",
+    ),
+    "large": (
+        {"columns": "numbers", "impute": "mean"},
+        {"n": [1, 2, 3, 1e39]},
+        "'n', line 5: 1e+39 is not finite in float32",
+        "smaller",
+    ),
+    "large scaled": (
+        {"columns": "numbers", "scale": "standard"},
+        {"n": [1e-30, 2e-30, 3e-30, 1e20]},
+        "'n', line 5: 1e+20 becomes 1.22474e+50, which is not finite",
+        "smaller",
     ),
     "word": (
         {"columns": "numbers", "impute": "mean"},

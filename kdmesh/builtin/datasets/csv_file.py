@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kdmesh.streams.table import Table
 from kdmesh.tables.comma import read_csv
 from kdmesh.tables.kinds import kind_of
-from kdmesh.tables.reading import is_later
-from kdmesh.tables.rows import Rows, table_of
+from kdmesh.tables.splits import table_of_files
 from kdmesh.tables.unread_files import comma_rows
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def csv_file(
-    path: str,
-    label: str | None = None,
-    features: list[str] | None = None,
-    test_path: str | None = None,
-    classes: int | None = None,
-    values: list[str] | None = None,
-    indicators: list[str] | None = None,
-    cells: bool = False,
-    validation_path: str | None = None,
-    transfer_path: str | None = None,
-    delimiter: str | None = None,
-    encoding: str = "",
-    lazy: bool | None = None,
-) -> Table:
+    from kdmesh.streams.table import Table
+    from kdmesh.tables.rows import Rows
+
+
+def csv_file(path: str, delimiter: str | None = None, encoding: str = "", **settings: Any) -> Table:
     """Return features ``[N, F]`` and labels of a CSV file, plain or .gz, and of the files of official splits.
 
-    Rows of ``transfer_path`` have no labels, nor have those of ``path`` in which they are empty. With ``cells``
-    features are prepared later, see :func:`kdmesh.tables.rows.table_of`. ``lazy``: rows are gone through, and the
-    numbers of all are in a file in place of memory.
+    ``settings``: of :func:`kdmesh.tables.splits.table_of_files`.
     """
-    later = is_later([path, validation_path, test_path, transfer_path], False if cells and lazy is None else lazy)
-    learned = values or indicators or [label or "label"]
 
-    def read(key: str, name: str | None) -> Rows | None:
-        if name is None:
-            return None
-        between = delimiter or ("\t" if kind_of(Path(name)) == ".tsv" else ",")
-        where = f"data.dataset.csv.{key}"
-        if later:
-            return comma_rows(Path(name), where, learned, between, encoding)
-        return read_csv(Path(name), where, between, encoding)
+    def between(file: Path) -> str:
+        return delimiter or ("\t" if kind_of(file) == ".tsv" else ",")
 
-    train, validation = read("path", path), read("validation_path", validation_path)
-    assert train is not None
-    test, pool = read("test_path", test_path), read("transfer_path", transfer_path)
-    found = table_of(train, test, label, features, classes, values, indicators, cells, validation=validation, pool=pool)
+    def now(file: Path, where: str) -> Rows:
+        return read_csv(file, where, between(file), encoding)
+
+    def later(file: Path, where: str, keep: list[str]) -> Rows:
+        return comma_rows(file, where, keep, between(file), encoding)
+
+    found = table_of_files("csv", now, later, path, **settings)
     found.reads |= {name: told for name, told in {"delimiter": delimiter, "encoding": encoding}.items() if told}
     return found

@@ -20,6 +20,7 @@ from kdmesh.streams.texts import concatenate
 from kdmesh.streams.unread import Unread
 from kdmesh.tables.files import read_bytes, regular
 from kdmesh.tables.idx import header, parse
+from kdmesh.tables.kinds import is_packed
 from kdmesh.tables.mapped import Mapped, Stored
 
 WHERE = "data.dataset.idx.folder"
@@ -38,7 +39,7 @@ def idx(folder: str, classes: int | None = None, lazy: bool | None = None) -> Ta
         raise MeshError(f"no folder {root}", where=WHERE, instead="the folder that holds train-images-idx3-ubyte(.gz)")
     parts = ["train", *(["t10k"] if any(root.glob("t10k-*")) else [])]
     files = [_find(root, f"{part}-images-idx3-ubyte") for part in parts]
-    packed = [file for file in files if file.suffix == ".gz" and file.exists()]
+    packed = [file for file in files if is_packed(file) and file.exists()]
     if lazy and packed:
         what = f"{packed[0]} is packed, and is read whole"
         raise MeshError(what, where="data.dataset.idx.lazy", instead="the file unpacked, `gunzip -k`")

@@ -54,6 +54,8 @@ def torchvision(
 def _parts(kind: Any, folder: str, split: str | None) -> dict[str, Any]:
     """The data set's splits, by what its class takes: `train`, `split`, or neither."""
     takes = inspect.signature(kind).parameters
+    if split is not None and "split" not in takes:
+        raise MeshError(f"{kind.__name__} has no `split`", where=f"{WHERE}.split", instead="leave it out")
     more: dict[str, Any] = {"download": False} if "download" in takes else {}
     if "train" in takes:
         return {part: _made(kind, folder, {**more, "train": part == "train"}) for part in ("train", "test")}
@@ -63,20 +65,27 @@ def _parts(kind: Any, folder: str, split: str | None) -> dict[str, Any]:
     for part, names in PARTS.items():
         for one in names:
             try:
-                found[part] = _made(kind, folder, {**more, "split": one})
+                found[part] = kind(folder, **more, split=one)
                 break
-            except MeshError:
+            except ValueError as error:  # it has no split of this name
                 if part == "train":
-                    raise
+                    raise _refused(kind, error) from None
+            except Exception as error:  # it has, and what it is of is missing or damaged
+                raise _refused(kind, error) from None
     return found
 
 
 def _made(kind: Any, folder: str, settings: dict[str, Any]) -> Any:
     try:
         return kind(folder, **settings)
-    except Exception as error:  # of torchvision: what is missing or damaged, in its own words
-        what = f"{kind.__name__}: {text_of(error)}"
-        raise MeshError(what, where=f"{WHERE}.folder", instead="the folder in which it was downloaded") from None
+    except Exception as error:  # of torchvision, by what is missing or damaged
+        raise _refused(kind, error) from None
+
+
+def _refused(kind: Any, error: Exception) -> MeshError:
+    """The same in its own words."""
+    what = f"{kind.__name__}: {text_of(error)}"
+    return MeshError(what, where=f"{WHERE}.folder", instead="the folder in which it was downloaded")
 
 
 def _read(made: Any, source: str, form: Form) -> Table:

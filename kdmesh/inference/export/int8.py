@@ -96,7 +96,7 @@ class _Rounding:
         scale = (largest / np.float32(LARGEST)).astype(np.float32)
         own = f"{name}.turned" if turned else name
         whole = np.ascontiguousarray(np.rint(value / scale).astype(np.int8))
-        return self._constant(f"{own}.int8", whole), self._constant(f"{own}.scale.{axis}", scale)
+        return self._constant(f"{own}.int8.{axis}", whole), self._constant(f"{own}.scale.{axis}", scale)
 
     def _row(self, name: str) -> tuple[str, str]:
         """The rows of an input as integers, and their scales."""
@@ -107,11 +107,12 @@ class _Rounding:
                 for one, value in (("least", LEAST), ("largest", LARGEST))
             )
             middle = self._constant("int8.middle", np.array(MIDDLE, np.float32))
-            size = self._add("ReduceMax", [self._add("Abs", [name], f"{name}.size"), axis], f"{name}.most", keepdims=1)
-            scale = self._add("Div", [self._add("Max", [size, least], f"{name}.bound"), largest], f"{name}.scale")
-            whole = self._add("Round", [self._add("Div", [name, scale], f"{name}.steps")], f"{name}.whole")
+            own = f"{name}.row"  # an embedding's own output has names of its own
+            size = self._add("ReduceMax", [self._add("Abs", [name], f"{own}.size"), axis], f"{own}.most", keepdims=1)
+            scale = self._add("Div", [self._add("Max", [size, least], f"{own}.bound"), largest], f"{own}.scale")
+            whole = self._add("Round", [self._add("Div", [name, scale], f"{own}.steps")], f"{own}.whole")
             self._rows[name] = (
-                self._add("Cast", [self._add("Add", [whole, middle], f"{name}.up")], f"{name}.uint8", to=2),
+                self._add("Cast", [self._add("Add", [whole, middle], f"{own}.up")], f"{own}.uint8", to=2),
                 scale,
             )
         return self._rows[name]
