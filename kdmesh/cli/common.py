@@ -98,6 +98,16 @@ def add_traceback(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_asking(command: argparse.ArgumentParser, result: str) -> None:
+    """Add what a command has that trains or asks a mesh's agents and writes no run; ``result``: in words."""
+    command.add_argument("--seed", metavar="N", type=int, help="run seed; short for --set seed=N")
+    add_no_code(command)
+    add_store(command)
+    command.add_argument("--json", action="store_true", help=f"{result} as JSON")
+    command.add_argument("--quiet", action="store_true", help="print only the result")
+    add_traceback(command)
+
+
 @contextmanager
 def traced(asked: bool) -> Iterator[None]:
     """Have frames of plugins printed beside errors meanwhile, if that is ``asked`` for."""
@@ -189,6 +199,16 @@ def working_folder() -> list[str]:
 def import_from(folders: Sequence[str]) -> None:
     """Find modules in these folders too, after everything that is installed."""
     sys.path += [folder for folder in folders if folder not in sys.path]
+
+
+def asked(args: argparse.Namespace) -> MeshSpec:
+    """Read the mesh of a command with :func:`add_asking`; refuse what no run would do, and code where none may be."""
+    if args.seed is not None:
+        args.overrides = [*args.overrides, f"seed={args.seed}"]
+    spec = read(args)
+    understood(spec)
+    allow_code(spec, args)
+    return spec
 
 
 def planned(args: argparse.Namespace) -> Plan:

@@ -7,7 +7,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import Any
 
-from kdmesh.cli.common import add_mesh, add_no_code, add_store, add_traceback, allow_code, read, understood
+from kdmesh.cli.common import add_asking, add_mesh, asked
 
 ABOUT = (
     "A learning-rate range test (Smith, 2017): everything that an agent waits for is trained as the mesh says; then "
@@ -26,22 +26,13 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--updates", metavar="N", type=int, default=100, help="updates from one to the other (default: %(default)s)"
     )
-    command.add_argument("--seed", metavar="N", type=int, help="run seed; short for --set seed=N")
-    add_no_code(command)
-    add_store(command)
-    command.add_argument("--json", action="store_true", help="all rates and losses as JSON")
-    command.add_argument("--quiet", action="store_true", help="print only the result")
-    add_traceback(command)
+    add_asking(command, "all rates and losses")
     command.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Test."""
-    if args.seed is not None:
-        args.overrides = [*args.overrides, f"seed={args.seed}"]
-    spec = read(args)
-    understood(spec)
-    allow_code(spec, args)
+    spec = asked(args)
     from dataclasses import asdict
 
     from kdmesh.engine.rates import find_rate

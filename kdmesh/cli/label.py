@@ -7,15 +7,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.cli.common import (
-    add_mesh,
-    add_no_code,
-    add_store,
-    add_traceback,
-    allow_code,
-    read,
-    understood,
-)
+from kdmesh.cli.common import add_asking, add_mesh, asked
 from kdmesh.cli.run import count, seeds
 from kdmesh.errors import printable
 
@@ -46,15 +38,10 @@ def add(commands: Any) -> None:
         help="copies of an agent, each in a process of Ray (default: none, in this process)",
     )  # fmt: skip
     command.add_argument("--ray-address", metavar="A", help="join this Ray cluster; by default a local one is started")
-    command.add_argument("--seed", metavar="N", type=int, help="run seed of these runs; short for --set seed=N")
     command.add_argument(
         "--seeds", metavar="N", type=seeds, default=1, help="for runs of so many seeds (default: %(default)s)"
     )
-    add_no_code(command)
-    add_store(command)
-    command.add_argument("--json", action="store_true", help="what was done as JSON")
-    command.add_argument("--quiet", action="store_true", help="print only the result")
-    add_traceback(command)
+    add_asking(command, "what was done")
     command.set_defaults(execute=execute)
 
 
@@ -68,11 +55,7 @@ def names(text: str) -> list[str]:
 
 def execute(args: argparse.Namespace) -> int:
     """Label."""
-    if args.seed is not None:
-        args.overrides = [*args.overrides, f"seed={args.seed}"]
-    spec = read(args)
-    understood(spec)
-    allow_code(spec, args)
+    spec = asked(args)
     from kdmesh.engine.label import Asked, label
     from kdmesh.engine.stopping import terminable
     from kdmesh.hosts.memory import keep_memory
@@ -89,10 +72,10 @@ def execute(args: argparse.Namespace) -> int:
     done: dict[int, Labelled] = {}
     try:
         with redirect_stdout(sys.stderr), terminable():
-            for seed, asked in parts.items():
+            for seed, what in parts.items():
                 if shown is not None and len(parts) > 1:
                     print(f"seed {seed}", file=sys.stderr)
-                done[seed] = label(asked, shown) if shown is not None else label(asked)
+                done[seed] = label(what, shown) if shown is not None else label(what)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was answered is kept; give the same command again to go on") from None
     finally:

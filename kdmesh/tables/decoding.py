@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from kdmesh.errors import RunFailed
 from kdmesh.tables.archive import Archive, open_archive
 from kdmesh.tables.images import Form, Unreadable, read_image
 
@@ -75,7 +77,8 @@ class Decoders:
         self._threads.shutdown(wait=True, cancel_futures=True)
         for one in self._made:
             if one.stdin is not None:
-                one.stdin.close()
+                with suppress(OSError):  # of one that has ended already
+                    one.stdin.close()
             one.wait()
             if one.stdout is not None:
                 one.stdout.close()
@@ -83,7 +86,7 @@ class Decoders:
     def _started(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(one or os.getcwd() for one in sys.path)
         one = subprocess.Popen(
-            [sys.executable, "-m", "kdmesh.tables.decoding"],
+            [sys.executable, "-P", "-m", "kdmesh.tables.decoding"],  # no module of the working folder comes first
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
@@ -93,25 +96,33 @@ class Decoders:
         return one
 
     def _asked(self, names: Sequence[Named]) -> np.ndarray[Any, Any] | Refused:
-        """In a thread: ask a process that has nothing to do."""
+        """In a thread: ask a process that has nothing to do. RunFailed where it has ended."""
         one = self._idle.get()
         try:
-            _write(one.stdin, names)
-            assert one.stdout is not None
-            head = json.loads(one.stdout.readline() or '{"ended": true}')
-            if "ended" in head:
-                raise RuntimeError(f"a process that decodes images has ended, with exit code {one.wait()}")
-            if "refused" in head:
-                return Refused(*head["refused"])
-            found = np.empty((len(names), *self._setting.shape), dtype=np.uint8)
-            view, done = memoryview(found.data).cast("B"), 0
-            while done < len(view):
-                if not (count := one.stdout.readinto(view[done:])):  # type: ignore[attr-defined]  # it is buffered
-                    raise RuntimeError("a process that decodes images has ended while it answered")
-                done += count
-            return found
+            return self._answer(one, names)
+        except (OSError, EOFError):
+            what = f"a process that decodes images has ended, with exit code {one.wait()}"
+            instead = "the same again; with fewer `workers`, where the system has ended it for want of memory"
+            raise RunFailed(what, where="data.dataset.images.workers", instead=instead) from None
         finally:
             self._idle.put(one)
+
+    def _answer(self, one: subprocess.Popen[bytes], names: Sequence[Named]) -> np.ndarray[Any, Any] | Refused:
+        """What a process says. OSError or EOFError where there is none at the other end."""
+        _write(one.stdin, names)
+        assert one.stdout is not None
+        if not (line := one.stdout.readline()):
+            raise EOFError
+        head = json.loads(line)
+        if "refused" in head:
+            return Refused(*head["refused"])
+        found = np.empty((len(names), *self._setting.shape), dtype=np.uint8)
+        view, done = memoryview(found.data).cast("B"), 0
+        while done < len(view):
+            if not (count := one.stdout.readinto(view[done:])):  # type: ignore[attr-defined]  # it is buffered
+                raise EOFError
+            done += count
+        return found
 
 
 def _archive_of(told: dict[str, str]) -> Archive:

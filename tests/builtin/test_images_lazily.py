@@ -19,7 +19,7 @@ from PIL import Image
 import kdmesh
 from kdmesh.builtin.datasets.offers import DATASETS
 from kdmesh.cli import main
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.streams.private import own_part
 from kdmesh.streams.remarks import leaks, remarks
 from kdmesh.streams.stream import Stream
@@ -228,6 +228,20 @@ def test_processes_end_with_whoever_asked_them(photos):
     workers = table.x._workers._decoders
     del table
     assert all(one.returncode == 0 for one in workers._made)
+
+
+def test_a_process_that_has_ended_is_told_and_files_beside_are_no_modules(photos, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "zipfile.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path / "here")
+    x = OFFER.make(settings(photos, **SETTINGS["workers"])).x
+    assert len(x[torch.arange(4)]) == 4
+    for one in x._workers._decoders._made:
+        one.kill()
+        one.wait()
+    with pytest.raises(RunFailed, match=r"has ended, with exit code -9\n  instead: the same again") as error:
+        x[torch.arange(2)]
+    assert error.value.where == "data.dataset.images.workers"
 
 
 RESIDENT = """
