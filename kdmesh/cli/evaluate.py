@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import use_plugins_dir
-from kdmesh.cli.predict import add_trained, note_cut, progress, read
+from kdmesh.cli.predict import FORMS, add_labels, add_trained, note_cut, progress, read
 from kdmesh.errors import printable
 
 if TYPE_CHECKING:
@@ -17,11 +17,12 @@ def add(commands: Any) -> None:
     """Add the command."""
     about = (
         "Measure an agent that a run trained on a file of samples with labels: the metrics that the run reported. "
-        "On the file that was the run's test split these are the run's own figures."
+        "On the file that was the run's test split these are the run's own figures. A language model is measured on "
+        "texts, whose own tokens are the labels."
     )
     command = commands.add_parser("evaluate", help="measure a trained agent on a file of labels", description=about)
-    add_trained(command, "DATA", "a table with labels (.csv, .tsv, .jsonl, .parquet), or images in folders of classes")
-    command.add_argument("--label", metavar="COLUMN", help="the column of labels, where it is called otherwise")
+    add_trained(command, "DATA", f"with labels: {FORMS}")
+    add_labels(command)
     command.add_argument(
         "--by", metavar="COLUMN", action="append", default=[], help="also by the values of this column (repeatable)"
     )
@@ -34,12 +35,12 @@ def execute(args: argparse.Namespace) -> int:
     use_plugins_dir(args)
     from kdmesh.inference.evaluating import evaluate
 
-    trained, inputs = read(args, "DATA")
+    trained, inputs = read(args, "DATA", labelled=True)
     told, end = progress(len(inputs), args.quiet)
     cut: list[int] = []
     found = evaluate(trained, inputs, args.by, args.label, told, cut)
     end()
-    note_cut(trained, inputs, cut)
+    note_cut(trained, inputs, cut, left_out=trained.config.over == "drop")
     if args.json:
         print(json.dumps({"agent": trained.config.agent, "samples": len(inputs), "figures": found}, indent=1))
         return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import use_plugins_dir
-from kdmesh.cli.predict import add_columns, add_folder, progress, read_inputs
+from kdmesh.cli.predict import ROLES, add_folder, add_labels, add_reading, progress, read_inputs
 from kdmesh.errors import MeshError, nearest, printable
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def add(commands: Any) -> None:
     command.add_argument("--llama-cpp", metavar="DIR", help="gguf, ollama: a checkout of llama.cpp, which converts")
     command.add_argument("--numbers", metavar="TYPE", help="gguf, ollama: f16 (the default), f32, bf16 or q8_0")
     command.add_argument("--data", metavar="FILE", help="score the file and the agent on these labelled samples")
-    command.add_argument("--label", metavar="COLUMN", help="their column of labels, where it is called otherwise")
-    add_columns(command, "text", "pair")
+    add_labels(command)
+    add_reading(command)
     command.set_defaults(execute=execute)
 
 
@@ -54,8 +54,9 @@ def _tolerance(text: str) -> float:
 def execute(args: argparse.Namespace) -> int:
     """Read, write, compare, score and print."""
     use_plugins_dir(args)
-    if args.data is None and (odd := next((one for one in ("label", "text", "pair") if getattr(args, one)), None)):
-        raise MeshError("it names a column of --data, and there is none", where=f"--{odd}", instead="--data FILE")
+    of_data = ("label", "labels", *ROLES, "split", "root")
+    if args.data is None and (odd := next((one for one in of_data if getattr(args, one)), None)):
+        raise MeshError("it says how --data is read, and there is none", where=f"--{odd}", instead="--data FILE")
     from kdmesh.inference.export import exporting, forms, gguf
     from kdmesh.inference.trained import Trained
 
@@ -67,9 +68,7 @@ def execute(args: argparse.Namespace) -> int:
     form = forms.form_of(args.to)
     form.refuse()
     trained = Trained.read(args.folder, code=not args.no_code)
-    if trained.writes:
-        _refuse_scores(args)
-    inputs = None if args.data is None else read_inputs(args, trained, "--data")
+    inputs = None if args.data is None else read_inputs(args, trained, "--data", labelled=True)
     told, end = progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None)
     folder = Path(args.out) if args.out is not None else Path(args.folder) / form.name
     try:
@@ -80,12 +79,6 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_scores(args: argparse.Namespace) -> None:
-    if args.data is not None:
-        what = "samples are scored by agents that answer once for each, and this one writes"
-        raise MeshError(what, where="--data", instead="leave it out: the file is compared with the agent")
-
-
 def _gguf(args: argparse.Namespace) -> int:
     """The same of a language model, by the converter of llama.cpp."""
     from kdmesh.inference.export import gguf
@@ -94,13 +87,17 @@ def _gguf(args: argparse.Namespace) -> int:
     if args.no_code:
         what = "the converter of llama.cpp is a program, which would be run"
         raise MeshError(what, where="--no-code", instead="--to onnx, or without --no-code")
-    _refuse_scores(args)
     numbers = args.numbers or gguf.TYPES[0]
     if numbers not in gguf.TYPES:
         raise MeshError(f"found {numbers!r}", where="--numbers", instead=nearest(numbers, gguf.TYPES, "types"))
     trained = Trained.read(args.folder)
     folder = Path(args.out) if args.out is not None else Path(args.folder) / args.to
-    found = gguf.export(trained, args.to, folder, args.llama_cpp, numbers, args.tolerance)
+    inputs = None if args.data is None else read_inputs(args, trained, "--data", labelled=True)
+    done, end = progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None)
+    try:
+        found = gguf.export(trained, args.to, folder, args.llama_cpp, numbers, args.tolerance, inputs, done)
+    finally:
+        end()
     record, compared = found.record, found.record["compared"]
     size = (found.folder / record["file"]).stat().st_size
     print(f"{record['agent']} as {gguf.FORMS[args.to]}: {found.folder / record['file']}, {_bytes(size)}, {numbers}")
@@ -110,6 +107,8 @@ def _gguf(args: argparse.Namespace) -> int:
         print(f"  (after texts of {lengths} tokens)")
     else:
         print(f"  not served, and so not compared: {compared['why']}")
+    if "scored" in record:
+        _print_scores(record["scored"])
     if args.to == "ollama":
         print(f"  ollama create NAME -f {found.folder / gguf.MODELFILE}")
     return 0
@@ -147,13 +146,16 @@ def _takes(raw: dict[str, Any]) -> list[str]:
 
 def _print_scores(scored: dict[str, Any]) -> None:
     own, agent = scored["exported"], scored["agent"]
-    names = [name for name, value in agent.items() if isinstance(value, int | float)]
+    names = [name for name, value in agent.items() if isinstance(value, int | float) and name in own]
     shown = {name: printable(name, breaks=False) for name in names}
     width = max((len(one) for one in shown.values()), default=0)
     print(f"  on {scored['samples']:,} samples of {printable(scored['data'], breaks=False)}")
     print(f"    {'':{width}}  exported     agent")
     for name in names:
         print(f"    {shown[name]:{width}}  {own[name]:8.4f}  {agent[name]:8.4f}")
+    for name, why in own.get("undefined", {}).items():
+        if name in agent:
+            print(f"    {printable(name, breaks=False)}: not scored: {why}")
 
 
 def _bytes(size: int) -> str:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 TOKENS = 64
 FORMS = (
-    "a table (.csv, .tsv, .jsonl, .parquet), images (a folder, .zip, .tar, or one), texts (.txt, one a line), or "
-    "arrays (.npy, IDX)"
+    "a table (.csv, .tsv, .jsonl, .parquet), images (a folder, .zip, .tar, or one), texts (.txt, one a line), "
+    "arrays (.npy, .npz, .safetensors, IDX), or a folder that `save_to_disk` made"
 )
+ROLES = ("text", "pair", "prompt", "query", "candidates", "image")
 
 
 def add(commands: Any) -> None:
@@ -33,7 +34,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("predict", help="ask a trained agent about a file of samples", description=about)
     add_trained(command, "INPUT", FORMS)
     command.add_argument("-o", "--out", metavar="FILE", help="write a table: FILE.csv, .jsonl or .parquet")
-    command.add_argument("--top", metavar="K", type=int, help="also the K likeliest classes of each sample")
+    command.add_argument("--top", metavar="K", type=int, help="the K likeliest classes too, or the K best candidates")
     command.add_argument("--probabilities", action="store_true", help="also the probability of every class")
     command.add_argument(
         "--tokens", metavar="N", type=int, help=f"most tokens of a text that is written (default: {TOKENS})"
@@ -45,7 +46,7 @@ def add_trained(command: argparse.ArgumentParser, data: str, forms: str) -> None
     """Add an agent's folder, a file of samples in one of ``forms``, and how it is read and where it is computed."""
     add_folder(command)
     command.add_argument("data", metavar=data, help=forms)
-    add_columns(command, "text", "pair", "prompt")
+    add_reading(command)
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or mps (default: %(default)s)")
 
 
@@ -57,12 +58,20 @@ def add_folder(command: argparse.ArgumentParser) -> None:
     add_plugins_dir(command)
 
 
-def add_columns(command: argparse.ArgumentParser, *roles: str) -> None:
-    """Add how columns of a file are called that the agent knows otherwise."""
-    for role in roles:
+def add_reading(command: argparse.ArgumentParser) -> None:
+    """Add how a file is read: columns that it calls otherwise than the one that was learned, and what it has of."""
+    for role in ROLES:
         command.add_argument(
             f"--{role}", metavar="COLUMN", help=f"the column of the {role}, where it is called otherwise"
         )
+    command.add_argument("--split", metavar="NAME", help="of a file or folder that has several")
+    command.add_argument("--root", metavar="DIR", help="from where paths of images lead (default: from their table)")
+
+
+def add_labels(command: argparse.ArgumentParser) -> None:
+    """Add where the labels of a file are."""
+    command.add_argument("--label", metavar="COLUMN", help="the column of labels, where it is called otherwise")
+    command.add_argument("--labels", metavar="FILE", help="the labels of an array (.npy, IDX)")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -73,15 +82,14 @@ def execute(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None and value < least:
             raise MeshError(f"found {value}", where=f"--{name}", instead="a whole number from 1")
     from kdmesh.inference import output
-    from kdmesh.inference.predictions import predict, refuse, twice
+    from kdmesh.inference.predictions import kind_of, predict, refuse, twice
 
     if out is not None:
         output.refuse(out, Path(args.data))
     trained, inputs = read(args, "INPUT")
     if args.tokens is not None and not trained.writes:
         raise MeshError(f"{trained.config.agent} writes no texts", where="--tokens", instead="without it")
-    classes = not trained.writes and trained.offer.labels in ("classes", "indicators")
-    refuse(trained.names, classes, args.top, args.probabilities)
+    refuse(kind_of(trained), trained.names, args.top, args.probabilities)
     told, end = progress(len(inputs), args.quiet)
     found = predict(trained, inputs.x, most=args.tokens or TOKENS, told=told)
     end()
@@ -98,31 +106,32 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def read(args: argparse.Namespace, where: str) -> tuple[Trained, Inputs]:
+def read(args: argparse.Namespace, where: str, labelled: bool = False) -> tuple[Trained, Inputs]:
     """The agent and the samples that the arguments name; ``where``: what the file of samples is called there."""
     from kdmesh.inference.trained import Trained
 
     trained = Trained.read(args.folder, code=not args.no_code, device=args.device)
-    return trained, read_inputs(args, trained, where)
+    return trained, read_inputs(args, trained, where, labelled)
 
 
-def read_inputs(args: argparse.Namespace, trained: Trained, where: str) -> Inputs:
-    """The samples that the arguments name."""
-    from kdmesh.inference import inputs
+def read_inputs(args: argparse.Namespace, trained: Trained, where: str, labelled: bool) -> Inputs:
+    """The samples that the arguments name, with what was learned of them if they are ``labelled``."""
+    from kdmesh.inference.inputs import Asked, read
 
-    columns = ((role, getattr(args, role, None)) for role in ("text", "pair", "prompt"))
-    return inputs.read(Path(args.data), trained, {role: name for role, name in columns if name is not None}, where)
+    named = {role: name for role in ROLES if (name := getattr(args, role, None)) is not None}
+    root, labels = (None if (one := getattr(args, name, None)) is None else Path(one) for name in ("root", "labels"))
+    if labelled and trained.tags | trained.ranks and args.label is not None:  # its labels are parts of its samples
+        named["spans" if trained.tags else "relevance"] = args.label
+    return read(Path(args.data), trained, Asked(named, labelled, getattr(args, "split", None), root, labels), where)
 
 
-def note_cut(trained: Trained, inputs: Inputs, cut: Sequence[int]) -> None:
-    """Say of which texts the beginning alone was read."""
+def note_cut(trained: Trained, inputs: Inputs, cut: Sequence[int], left_out: bool = False) -> None:
+    """Say of which texts the beginning alone was read, or which were ``left_out``."""
     if cut:
         first = f"{inputs.noun} {inputs.places[cut[0]]}"
-        most = trained.module.encoder.max_length
-        complain(
-            f"kdmesh: note: {trained.config.agent} reads {most} tokens: of {len(cut):,} of {len(inputs):,} texts, "
-            f"first in {first}, it read the beginning alone"
-        )
+        most, of = trained.module.encoder.max_length, f"{len(cut):,} of {len(inputs):,} texts, first in {first},"
+        done = f"{of} are longer, and left out" if left_out else f"of {of} it read the beginning alone"
+        complain(f"kdmesh: note: {trained.config.agent} reads {most} tokens: {done}")
 
 
 def progress(total: int, quiet: bool) -> tuple[Callable[[int], None], Callable[[], None]]:

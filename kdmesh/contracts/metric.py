@@ -22,10 +22,11 @@ class Answers:
     T]``, or, of lists, scores of candidates ``[N, L]``. ``labels``: ``[N]`` int64 of classes, values ``[N, T]``,
     indicators ``[N, K]`` int64, or how relevant candidates are ``[N, L]``, below 0 where there is none. ``classes``:
     what the columns stand for where they are not all classes, one number a column. ``characters``: how many characters
-    of text the rows are about; None where the task asks nothing of units. ``total``: how many classes the data have; by
-    default as many as there are columns. ``columns``: of columns of the data by which something is measured, the number
-    of each row's value, ``[N]`` int64, -1 for none. ``texts``: where the rows are texts that a model wrote, for metrics
-    whose offers need them; ``scores`` and ``labels`` then say nothing.
+    of text the rows are about, in all, or each ``[N]`` int64, whose sum it then is; None where the task asks nothing of
+    units. ``total``: how many classes the data have; by default as many as there are columns. ``columns``: of columns
+    of the data by which something is measured, the number of each row's value, ``[N]`` int64, -1 for none. ``texts``:
+    where the rows are texts that a model wrote, for metrics whose offers need them; ``scores`` and ``labels`` then say
+    nothing.
     """
 
     def __init__(
@@ -35,13 +36,15 @@ class Answers:
         *,
         probs: bool = False,
         classes: Sequence[int] | None = None,
-        characters: int | None = None,
+        characters: int | Tensor | None = None,
         total: int | None = None,
         columns: Mapping[str, Tensor] | None = None,
         texts: Sequence[WrittenText] = (),
     ) -> None:
         self.scores = scores.float() if scores.element_size() < 4 else scores  # of models in half precision
-        self.labels, self.classes, self.characters, self.probs = labels, classes, characters, probs
+        self.labels, self.classes, self.probs = labels, classes, probs
+        self._each = characters if isinstance(characters, Tensor) else None
+        self.characters = int(characters.sum()) if isinstance(characters, Tensor) else characters
         self.total = scores.shape[1] if total is None else total
         self.columns: Mapping[str, Tensor] = columns or {}
         self.texts = texts
@@ -50,13 +53,14 @@ class Answers:
         return len(self.labels)
 
     def only(self, rows: Tensor) -> Answers:
-        """Those of some rows, ``[N]`` bool; of how many characters these are about nothing is known."""
+        """Those of some rows, ``[N]`` bool; about how many characters they are is known where that of each row is."""
         columns = {name: numbers[rows] for name, numbers in self.columns.items()}
         return Answers(
             self.scores[rows],
             self.labels[rows],
             probs=self.probs,
             classes=self.classes,
+            characters=None if self._each is None else self._each[rows],
             total=self.total,
             columns=columns,
         )

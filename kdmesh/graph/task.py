@@ -59,10 +59,9 @@ def _refuse(ref: MetricRef, task: TaskOffer, registry: Registry, where: str) -> 
     """Raise MeshError for a metric whose settings are wrong, or that is not of a task's answers."""
     registry.check("metrics", ref.name, ref.settings, where)
     offer: MetricOffer = registry.find("metrics", ref.name)
-    if ref.by and (not offer.scalar or "characters" in offer.needs):
+    if ref.by and not offer.scalar:
         raise MeshError(
-            f"the metric {ref.name!r} is not measured by a column: it is "
-            + ("no single number" if not offer.scalar else "of whole texts"),
+            f"the metric {ref.name!r} is not measured by a column: it is no single number",
             where=f"{where}.{ref.name}.by",
             instead="leave `by` out, or another metric",
         )

@@ -265,14 +265,30 @@ def _built_by(host: HostState, agent: str, own: bool) -> Any:
 def _measured(host: HostState, agent: str) -> dict[str, Any]:
     """How the agent was measured, as far as that is no default: so it can be measured on other data."""
     settings, task = host.agents[agent].weights.settings, host.plan.spec.task
+    writer = agent in host.plan.language_models  # of which nothing is measured
     found = {
         "task_settings": dict(task.config) if host.plan.task_of(agent).name == task.name else {},
-        "metrics": [ref.model_dump(mode="json") for ref in host.plan.metrics],
+        "metrics": [] if writer else [ref.model_dump(mode="json") for ref in host.plan.metrics],
+        "writes": _writes(host, agent),
+        "over": host.plan.spec.text.over if host.reading.texts and host.plan.spec.text.over != "truncate" else "",
         "precision": "" if settings.precision == "fp32" else settings.precision,
         "threads": settings.threads if settings.threads != 1 else 0,
         "sees": host.plan.inputs[agent].source if agent in host.plan.inputs else "",
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _writes(host: HostState, agent: str) -> dict[str, Any]:
+    """How the texts, or pairs, of a language model are measured, where any metric is of such."""
+    needs = {need for ref in host.plan.metrics for need in host.registry.find("metrics", ref.name).needs}
+    if agent in host.plan.language_models or not needs & {"texts", "pairs"}:
+        return {}
+    text = host.plan.spec.text
+    return {
+        "decoding": text.measured.model_dump(mode="json"),
+        "reasoning": text.reasoning,
+        "rows": host.forward_size(agent),
+    }
 
 
 def _text_card(agent: str, card: dict[str, Any], host: HostState, refers: bool) -> str:

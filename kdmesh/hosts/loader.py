@@ -87,7 +87,7 @@ class ShardView:
         self.stream, self.owner, self.seed, self.device = stream, owner, seed, device
         self.ids = rows
         self.x: Tensor | Unread | Encoded
-        self.units, self.counts, self.characters, self._sizes = False, None, None, None
+        self.units, self.counts, self._sizes = False, None, None
         self._truth = None if table.y is None else table.y[rows].to(device)
         if reading.texts:
             self.x = (reading.told if told else reading.encoded)(agent, rows, stream.pairs).to(device)
@@ -95,7 +95,7 @@ class ShardView:
             self._sizes = reading.sizes(rows) if reading.plan.spec.text.bucket else None
             if self.units:
                 self._truth = None if self.x.mapped else self.x.targets
-                self.counts, self.characters = self.x.counts, self.x.characters
+                self.counts = self.x.counts
         else:
             x = reading.numbers(agent)
             self.x = (x.select(rows) if isinstance(x, Unread) else x[rows]).to(device)
@@ -111,6 +111,11 @@ class ShardView:
         if isinstance(self.x, Encoded) and self.units and self._truth is None:
             return self.x.targets  # of tokens in files, which are not kept
         return self._truth
+
+    @property
+    def characters(self) -> Tensor | None:
+        """About how many characters each unit is, for measuring; None where samples have none."""
+        return self.x.characters if isinstance(self.x, Encoded) and self.units else None
 
     @property
     def y(self) -> Tensor | None:

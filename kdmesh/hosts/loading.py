@@ -23,7 +23,7 @@ from kdmesh.hosts.scaled import scale
 from kdmesh.hosts.taps import AtExit
 from kdmesh.imports import import_path, makes
 from kdmesh.plugins import registry
-from kdmesh.spec import DEFAULT_TASK, ModelRef
+from kdmesh.spec import DEFAULT_TASK, ModelRef, SamplingSpec
 from kdmesh.spec.train import Precision
 from kdmesh.streams.learned import carry, in_header
 from kdmesh.streams.prepared import SETTINGS
@@ -42,6 +42,16 @@ class ImageForm(BaseModel):
 
     resize: tuple[int, int] | None = Field(None, strict=False)
     mode: Literal["grey", "rgb"] | None = None
+
+
+class Writes(BaseModel):
+    """How the texts of a language model were measured: ``rows`` prompts were written on together."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    decoding: SamplingSpec
+    reasoning: list[str] | None = Field(None, min_length=2, max_length=2)
+    rows: int = Field(ge=1)
 
 
 class Config(BaseModel):
@@ -69,6 +79,8 @@ class Config(BaseModel):
     class_numbers: list[int] | None = None
     metrics: list[Any] = []
     precision: Precision = "fp32"
+    writes: Writes | None = None
+    over: Literal["truncate", "drop", "refuse"] = "truncate"
     threads: int = Field(1, ge=1, le=4096)
     sees: str = ""
 

@@ -147,7 +147,8 @@ def _figures(
         at = rows.nonzero()[:, 0]
         if not len(at):
             return {}
-        answers, truth, characters = taken(answers, at), truth[at], None
+        answers, truth = taken(answers, at), truth[at]
+        characters = None if characters is None else characters[at]
         by = {name: numbers[at] for name, numbers in by.items()}
     names = {ref.key: ref.name for ref in host.plan.metrics}
 
@@ -165,7 +166,7 @@ def _figures(
 
     single = {ref.key for ref in host.plan.metrics if host.registry.find("metrics", ref.name).scalar and not ref.by}
     return metrics.measure(
-        metrics.made(host.plan, host.registry, characters, host.values, make),
+        metrics.made(host.plan, host.registry, characters is not None, host.values, make),
         answers,
         truth,
         probs=probs,

@@ -16,13 +16,14 @@ from kdmesh.hosts.by_column import ByColumn
 from kdmesh.signals.crossing import LARGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from kdmesh.contracts.metric import Metric
     from kdmesh.graph.plan import Plan
     from kdmesh.offers import MetricOffer
     from kdmesh.plugins import Registry
     from kdmesh.signals.lazy import Lazy
+    from kdmesh.spec import MetricRef
 
 UNDEFINED = "undefined"  # among figures: which metrics are not defined on these labels, and why
 
@@ -30,14 +31,14 @@ UNDEFINED = "undefined"  # among figures: which metrics are not defined on these
 def made(
     plan: Plan,
     registry: Registry,
-    characters: int | None,
+    characters: bool,
     values: Mapping[str, Sequence[str]],
     make: Callable[[str, dict[str, Any]], Metric],
 ) -> dict[str, Metric]:
     """The metrics of a mesh, fresh, by key; without those that need what is not there.
 
-    ``values``: of columns by which some are measured, all that are in the data; ``make``: makes one of its name and
-    settings.
+    ``characters``: whether it is known of how many their rows are; ``values``: of columns by which some are measured,
+    all that are in the data; ``make``: makes one of its name and settings.
     """
     found: dict[str, Metric] = {}
     for ref in plan.metrics:
@@ -60,7 +61,7 @@ def measure(
     y: Tensor,
     *,
     probs: bool = False,
-    characters: int | None = None,
+    characters: Tensor | None = None,
     classes: Sequence[int] | None = None,
     total: int | None = None,
     columns: Mapping[str, Tensor] | None = None,
@@ -70,7 +71,7 @@ def measure(
     """The figures of answers on a labelled stream, by metric, in the order of ``metrics``, which start fresh.
 
     ``scores [N, ...]``, ``y [N, ...]``, ``probs``, ``classes``, ``total``, ``columns``: see
-    :class:`kdmesh.contracts.metric.Answers`; ``characters``: how many the N answers are about. Rows that are not made
+    :class:`kdmesh.contracts.metric.Answers`; ``characters [N]``: about how many each answer is. Rows that are not made
     yet are made a chunk at a time. A metric that is not defined on these labels is left out, and its reason stands
     under ``undefined``. ``on_error``: what to do with a metric that raises, by name; by default it is raised.
     ``single``: the names of those whose figure is one number.
@@ -82,7 +83,7 @@ def measure(
     try:
         for start in range(0, len(y), max(step, 1)):
             part = scores if isinstance(scores, Tensor) else scores.rows(start, min(start + step, len(y)))
-            about = None if characters is None else characters if start == 0 else 0
+            about = None if characters is None else characters[start : start + len(part)]
             truth = y[start : start + len(part)]
             by = {name: numbers[start : start + len(part)] for name, numbers in (columns or {}).items()}
             rows = Answers(part, truth, probs=probs, classes=classes, characters=about, total=total, columns=by)
@@ -108,6 +109,29 @@ def measure(
         raise
     reasons = {name: reason for name, reason in reasons.items() if reason}
     return {**found, **({UNDEFINED: reasons} if reasons else {})}
+
+
+def at_once(asked: Iterable[tuple[MetricRef, Answers]], registry: Registry, doing: str) -> dict[str, Any]:
+    """The figures of metrics that are given all of their rows at once, each its own, by key; ``undefined`` as above.
+
+    ``doing``: what they are of, for the error of one that fails.
+    """
+    found: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    for ref, rows in asked:
+        offer: MetricOffer = registry.find("metrics", ref.name)
+        try:
+            metric: Metric = offer.make(ref.settings)
+            metric.update(rows)
+            value = metric.compute()
+            guard.refuse_figure(value, offer.scalar)
+        except FAULTS as error:
+            registry.attribute_error("metrics", ref.name, error, doing, "metrics")
+        if value is None:
+            reasons[ref.key] = metric.undefined()
+        else:
+            found[ref.key] = value
+    return found | ({UNDEFINED: reasons} if any(reasons.values()) else {})
 
 
 def scalars(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -8,16 +8,18 @@ import torch
 
 from kdmesh.contracts.metric import Answers
 from kdmesh.errors import FAULTS
-from kdmesh.hosts import build, guard
+from kdmesh.hosts import build
 from kdmesh.hosts.keeping import row_losses
-from kdmesh.hosts.metrics import UNDEFINED
+from kdmesh.hosts.metrics import UNDEFINED, at_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdmesh.contracts.metric import Metric
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.state import HostState
+    from kdmesh.signals.lazy import Lazy
+    from kdmesh.spec import MetricRef
+    from kdmesh.streams.tokens import Encoded
 
 PAIRS = "pairs"
 
@@ -28,27 +30,20 @@ def measure(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
     if not refs or not len(host.streams[stream].rows):
         return {}
     own = log_probs(host, one, stream)
-    found: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    for ref in refs:
-        if ref.of == one.name:
-            reasons[ref.key] = f"it is {ref.of} itself that others are compared with"
-            continue
-        offer, scores = host.registry.find("metrics", ref.name), own
-        if ref.of:
-            scores = own - log_probs(host, host.agents[ref.of], stream)
-        try:
-            metric: Metric = offer.make(ref.settings)
-            metric.update(Answers(scores, torch.zeros(len(scores), dtype=torch.int64)))
-            value = metric.compute()
-            guard.refuse_figure(value, offer.scalar)
-        except FAULTS as error:
-            host.registry.attribute_error("metrics", ref.name, error, f"on {stream} of {one.name}", "metrics")
-        if value is None:
-            reasons[ref.key] = metric.undefined()
-        else:
-            found[ref.key] = value
-    return found | ({UNDEFINED: reasons} if any(reasons.values()) else {})
+    itself = {ref.key: f"it is {ref.of} itself that others are compared with" for ref in refs if ref.of == one.name}
+
+    def compared(ref: MetricRef) -> Answers:
+        return as_rows(own - log_probs(host, host.agents[ref.of], stream) if ref.of else own)
+
+    given = ((ref, compared(ref)) for ref in refs if ref.key not in itself)
+    found = at_once(given, host.registry, f"on {stream} of {one.name}")
+    reasons = {**itself, **found.get(UNDEFINED, {})}
+    return found | ({UNDEFINED: reasons} if reasons else {})
+
+
+def as_rows(scores: Tensor) -> Answers:
+    """Log-probabilities ``[n, 2]`` of two answers as metrics see them."""
+    return Answers(scores, torch.zeros(len(scores), dtype=torch.int64))
 
 
 @torch.no_grad()
@@ -65,6 +60,12 @@ def log_probs(host: HostState, one: Agent, stream: str) -> Tensor:
     except FAULTS as error:
         build.attribute_error(host, one.name, error, f"the pairs of {stream!r}")
     one.forwards = before  # measuring is not teaching
+    return of_answers(value, texts)
+
+
+@torch.no_grad()
+def of_answers(value: Tensor | Lazy, texts: Encoded) -> Tensor:
+    """The same of what a model says, a row for each unit, of pairs as it reads them."""
     said, pairs = row_losses(value, texts.targets), texts.whole().pairs
-    sums = torch.zeros(2 * len(rows), dtype=torch.float64)
+    sums = torch.zeros(2 * len(texts), dtype=torch.float64)
     return sums.index_add(0, (2 * pairs[:, 0] + pairs[:, 1]).cpu(), -said.double().cpu()).view(-1, 2)

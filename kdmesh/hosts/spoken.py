@@ -8,9 +8,8 @@ import torch
 
 from kdmesh.contracts.filter import parted
 from kdmesh.contracts.metric import Answers
-from kdmesh.errors import FAULTS, MeshError
-from kdmesh.hosts import guard
-from kdmesh.hosts.metrics import UNDEFINED
+from kdmesh.errors import MeshError
+from kdmesh.hosts.metrics import at_once
 from kdmesh.hosts.stored_texts import memory
 from kdmesh.streams.seeds import mix
 from kdmesh.text.generate import generate
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kdmesh.contracts.filter import WrittenText
-    from kdmesh.contracts.metric import Metric
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.state import HostState
     from kdmesh.spec import MetricRef
@@ -50,24 +48,14 @@ def measure(host: HostState, one: Agent, stream: str) -> dict[str, Any]:
 
 def figures(host: HostState, texts: list[WrittenText], who: str, stream: str) -> dict[str, Any]:
     """What the metrics of texts say of those that ``who`` wrote to a stream, and some of these."""
-    found: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    empty = torch.zeros(len(texts), 0), torch.zeros(len(texts), dtype=torch.int64)
-    for ref in asked(host):
-        offer = host.registry.find("metrics", ref.name)
-        try:
-            metric: Metric = offer.make(ref.settings)
-            metric.update(Answers(*empty, texts=texts))
-            value = metric.compute()
-            guard.refuse_figure(value, offer.scalar)
-        except FAULTS as error:
-            host.registry.attribute_error("metrics", ref.name, error, f"on what {who} wrote to {stream}", "metrics")
-        if value is None:
-            reasons[ref.key] = metric.undefined()
-        else:
-            found[ref.key] = value
-    found |= {UNDEFINED: reasons} if any(reasons.values()) else {}
+    rows = as_rows(texts)
+    found = at_once(((ref, rows) for ref in asked(host)), host.registry, f"on what {who} wrote to {stream}")
     return found | ({TEXTS: shown(texts)} if not any(each.private for each in host.streams.values()) else {})
+
+
+def as_rows(texts: Sequence[WrittenText]) -> Answers:
+    """Written texts as metrics see them."""
+    return Answers(torch.zeros(len(texts), 0), torch.zeros(len(texts), dtype=torch.int64), texts=texts)
 
 
 def decoded(tokenizer: Any, ids: list[int]) -> str:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import ValidationError
 
-from kdmesh.errors import FAULTS, MeshError, nearest
+from kdmesh.errors import FAULTS, MeshError
+from kdmesh.hosts import metrics, paired, spoken
 from kdmesh.hosts.by_column import ByColumn
-from kdmesh.hosts.metrics import UNDEFINED, measure
-from kdmesh.inference.inputs import LEARNED, Inputs
+from kdmesh.hosts.metrics import UNDEFINED
+from kdmesh.inference.trained import threads
+from kdmesh.inference.truth import truth_of, values_of
+from kdmesh.inference.writing import measured_texts
 from kdmesh.plugins import registry
 from kdmesh.spec.base import MetricRef
-from kdmesh.tables import rows as table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
-
     from kdmesh.contracts.metric import Metric
+    from kdmesh.inference.inputs import Inputs
     from kdmesh.inference.trained import Trained
+
+PAIRS, TEXTS = "pairs", "texts"
 
 
 def evaluate(
@@ -36,133 +39,119 @@ def evaluate(
     """The metrics that the run reported, of this file's samples and labels, by name.
 
     ``by``: columns of the file by whose values the primary one of its task is given too. ``label``: the column of
-    labels, where this file calls it otherwise than the one that was learned. ``cut``: as of ``Trained.scores``.
+    labels, where this file calls it otherwise than the one that was learned. ``cut``: as of ``Trained.tokens``.
     MeshError for a file without labels.
     """
-    truth = _truth(trained, inputs, label)
-    scores = trained.scores(inputs.x, told, cut)
-    columns = {name: _numbers(inputs, name) for name in by or ()}
-    found, single = _metrics(trained, {name: values for name, (values, _) in columns.items()})
-    numbers = {name: at for name, (_, at) in columns.items()}
-    classes, total = trained.config.class_numbers, None
-    if classes is not None:
-        total = max(int(truth.max()) + 1, *(number + 1 for number in classes))
+    asked = _asked(trained)
+    truth = truth_of(trained, inputs, label, [] if cut is None else cut)
+    columns = {name: values_of(inputs, name) for name in by or ()}
+    figures: dict[str, Any] = {}
+    if len(truth.y):
+        scores = trained.scores(truth.x, told)
+        numbers = {name: truth.each(at) for name, (_, at) in columns.items()}
+        classes = trained.config.class_numbers
+        total = None
+        if classes is not None:
+            total = max(int(truth.y.max()) + 1, *(number + 1 for number in classes))
 
-    def on_error(key: str, error: BaseException) -> None:
-        registry().attribute_error("metrics", key, error, f"on {inputs.path}", "metrics")
+        def on_error(key: str, error: BaseException) -> None:
+            registry().attribute_error("metrics", key, error, f"on {inputs.path}", "metrics")
 
-    figures = measure(
-        found, scores, truth, classes=classes, total=total, columns=numbers, on_error=on_error, single=single
-    )
-    left = _left_out(trained)
-    return {**figures, UNDEFINED: {**left, **figures.get(UNDEFINED, {})}} if left else figures
-
-
-def _left_out(trained: Trained) -> dict[str, str]:
-    """The metrics of the run that are not measured of a file, and why."""
-    found: dict[str, str] = {}
-    for ref in map(MetricRef.model_validate, trained.config.metrics):
-        if ref.by:
-            found[ref.key] = f"of a file it is measured with --by {ref.by}"
-        elif ref.of or {"texts", "pairs"} & {*registry().find("metrics", ref.name, "metrics").needs}:
-            found[ref.key] = "it is of texts that are written, or of two answers"
-    return found
-
-
-def _truth(trained: Trained, inputs: Inputs, label: str | None) -> Tensor:
-    """The labels of a file, as the agent's outputs count them."""
-    if trained.offer.rows != "samples" or trained.offer.source != "table" or trained.offer.labels == "relevance":
-        what = f"{trained.config.agent} learned {trained.config.task}, which has no label for each sample"
-        raise MeshError(what, file=str(trained.root), where="task", instead="its run's figures, in summary.json")
-    if inputs.rows is None and inputs.classes is not None and trained.offer.labels == "classes":
-        return _of_folders(trained, inputs, inputs.classes, label)
-    if inputs.rows is None and inputs.noun == "image":
-        instead = "a folder for each class, or a table of paths with labels"
-        raise MeshError(f"{inputs.path}: images in no folders of classes", where=inputs.where, instead=instead)
-    if inputs.rows is None:
-        raise MeshError(f"{inputs.path}: no columns", where=inputs.where, instead="a table with a column of labels")
-    reads, rows = trained.config.reads, [inputs.rows]
-    learned = next((reads[role] for role in LEARNED if role in reads), None)
-    wanted = [learned] if isinstance(learned, str) else learned or []
-    count = 1 if trained.offer.labels == "classes" else len(trained.names)
-    if label is not None:
-        if count > 1:
-            what = f"{trained.config.agent} answers {count} columns, not one"
-            raise MeshError(what, where="--label", instead=f"a file with {', '.join(wanted or trained.names)}")
-        wanted = [label]
-    elif learned is None:
-        raise MeshError("its folder names no column of labels", where="--label", instead="--label COLUMN")
-    if len(wanted) != count:
-        what = f"its folder is damaged: {len(wanted)} columns for {count} outputs"
-        raise MeshError(what, file=str(trained.root), where="reads", instead="a complete copy of it")
-    table.has_columns(inputs.rows, *wanted)
-    match trained.offer.labels:
-        case "values":
-            return table.values_of(rows, wanted)
-        case "indicators":
-            return table.indicators_of(rows, wanted)
-    names = trained.names if trained.config.labels else None
-    numbers = trained.config.class_numbers
-    if numbers is not None:
-        what = f"{trained.config.agent} knows {len(numbers)} of the classes that its run had"
-        raise MeshError(what, file=str(trained.root), where="labels", instead="kdmesh predict, and your own figures")
-    if names is None and not inputs.rows.is_numeric(wanted[0]):
-        what = f"{inputs.path}, column {wanted[0]!r}: {inputs.rows.why_not(wanted[0])}"
-        instead = f"the number of a class in every row, 0 to {trained.config.classes - 1}: it learned no names"
-        raise MeshError(what, where=inputs.where, instead=instead)
-    return table.labels_of(rows, wanted[0], trained.config.classes, names)[0]
+        found = _made(trained, asked.plain, {name: values for name, (values, _) in columns.items()})
+        with threads(trained.config.threads):
+            figures = metrics.measure(
+                {key: metric for key, (metric, _) in found.items()},
+                scores,
+                truth.y.to(scores.device),
+                characters=truth.characters,
+                classes=classes,
+                total=total,
+                columns={name: at.to(scores.device) for name, at in numbers.items()},
+                on_error=on_error,
+                single={key for key, (_, single) in found.items() if single},
+            )
+    elif not asked.texts:
+        what = f"{inputs.path}: its samples are prompts alone, and no metric is of what {trained.config.agent} writes"
+        raise MeshError(what, where=inputs.where, instead="a file with answers, too")
+    parts = [figures, _of_texts(trained, inputs, asked, told), _of_pairs(trained, inputs, asked)]
+    reasons = asked.left | {name: why for part in parts for name, why in part.pop(UNDEFINED, {}).items()}
+    for part in parts[1:]:
+        figures |= part
+    return figures | ({UNDEFINED: reasons} if reasons else {})
 
 
-def _of_folders(trained: Trained, inputs: Inputs, classes: list[str], label: str | None) -> Tensor:
-    """The classes of images by the folders that they are in, as the agent's outputs count them."""
-    if label is not None:
-        raise MeshError(f"{inputs.path}: images without columns", where="--label", instead="without it")
-    if trained.config.class_numbers is not None:
-        what = f"{trained.config.agent} knows {len(trained.names)} of the classes that its run had"
-        raise MeshError(what, file=str(trained.root), where="labels", instead="kdmesh predict, and your own figures")
-    number = {name: at for at, name in enumerate(trained.names)}
-    for at, name in enumerate(classes):
-        if name not in number:
-            what = f"{inputs.path}: {inputs.places[at]}: its folder {name!r} is no class of {trained.config.agent}"
-            raise MeshError(what, where=inputs.where, instead=nearest(name, trained.names, "classes"))
-    return torch.tensor([number[name] for name in classes])
+@dataclass
+class _Asked:
+    """The metrics of a run: of labels, of texts that are written, of two answers, and why others are left out."""
+
+    plain: list[MetricRef]
+    texts: list[MetricRef]
+    pairs: list[MetricRef]
+    left: dict[str, str]
 
 
-def _numbers(inputs: Inputs, column: str) -> tuple[list[str], Tensor]:
-    """The values of a column, and which of them each row has, ``[N]`` int64."""
-    if inputs.rows is None:
-        raise MeshError(f"{inputs.path}: images without columns", where="--by", instead="a table of paths")
-    table.has_columns(inputs.rows, column)
-    cells = inputs.rows.texts(column)
-    values = sorted({one for one in cells if one.strip()})
-    place = {value: number for number, value in enumerate(values)}
-    return values, torch.tensor([place.get(cell, -1) for cell in cells])
-
-
-def _metrics(trained: Trained, values: dict[str, list[str]]) -> tuple[dict[str, Metric], set[str]]:
-    """The metrics of the run that need labels alone, fresh, by name, and which of them are one number each."""
-    found: dict[str, Metric] = {}
-    single: set[str] = set()
+def _asked(trained: Trained) -> _Asked:
+    """What is measured of a file."""
+    found = _Asked([], [], [], {})
     for named in trained.config.metrics or list(trained.offer.metrics):
         try:
             ref = MetricRef.model_validate(named)
         except ValidationError:
             what = f"its folder is damaged: {str(named)[:40]} names no metric"
             raise MeshError(what, file=str(trained.root), where="metrics", instead="a complete copy of it") from None
-        offer = registry().find("metrics", ref.name, "metrics")
-        if ref.by or ref.of or {"texts", "pairs", "characters"} & {*offer.needs}:
+        needs, writes = {*registry().find("metrics", ref.name, "metrics").needs}, trained.config.writes
+        if ref.by:
+            found.left[ref.key] = f"of a file it is measured with --by {ref.by}"
+        elif ref.of:
+            found.left[ref.key] = f"it compares with {ref.of}, another agent of its run"
+        elif needs & {PAIRS, TEXTS} and writes is None:
+            found.left[ref.key] = "its folder does not say how texts were measured"
+        elif TEXTS in needs and writes is not None and not writes.decoding.greedy:
+            found.left[ref.key] = "its run drew texts by its own seed (`text.decoding`)"
+        elif TEXTS in needs and not trained.continues:
+            found.left[ref.key] = "an exported file writes no texts"
+        elif "characters" in needs and trained.offer.rows != "units":
             continue
-        make = partial(_made, ref.name, ref.settings)
-        found[ref.key] = make()
-        if offer.scalar:
-            single.add(ref.key)
-        if ref.name == trained.offer.primary:
-            for column, known in values.items():
-                found[f"{ref.name}_by_{column}"] = ByColumn(ref.name, column, known, make, offer.higher)
-    return found, single
+        else:
+            (found.texts if TEXTS in needs else found.pairs if PAIRS in needs else found.plain).append(ref)
+    return found
 
 
-def _made(name: str, settings: dict[str, Any]) -> Metric:
+def _of_texts(trained: Trained, inputs: Inputs, asked: _Asked, told: Callable[[int], None]) -> dict[str, Any]:
+    """What metrics of texts say of those that the agent writes to the prompts, and some of these."""
+    if not asked.texts:
+        return {}
+    texts = measured_texts(trained, inputs, told)
+    rows = spoken.as_rows(texts)
+    found = metrics.at_once(((ref, rows) for ref in asked.texts), registry(), f"on {inputs.path}")
+    return found | {TEXTS: spoken.shown(texts)}
+
+
+def _of_pairs(trained: Trained, inputs: Inputs, asked: _Asked) -> dict[str, Any]:
+    """What metrics of pairs say of both answers to each prompt."""
+    if not asked.pairs:
+        return {}
+    assert isinstance(inputs.x, list) and trained.config.writes is not None
+    texts = trained.tokens(inputs.x, pairs=True)
+    with threads(trained.config.threads):
+        rows = paired.as_rows(paired.of_answers(trained.scores(texts, rows=trained.config.writes.rows), texts))
+    return metrics.at_once(((ref, rows) for ref in asked.pairs), registry(), f"on {inputs.path}")
+
+
+def _made(trained: Trained, asked: list[MetricRef], values: dict[str, list[str]]) -> dict[str, tuple[Metric, bool]]:
+    """Metrics of labels, fresh, by name, each with whether it is one number."""
+    found: dict[str, tuple[Metric, bool]] = {}
+    for ref in asked:
+        found[ref.key] = _one(ref.name, ref.settings), registry().find("metrics", ref.name).scalar
+    first = trained.offer.primary
+    settings = next((ref.settings for ref in asked if ref.name == first), {})
+    for column, known in values.items():
+        higher = registry().find("metrics", first).higher
+        found[f"{first}_by_{column}"] = ByColumn(first, column, known, partial(_one, first, settings), higher), False
+    return found
+
+
+def _one(name: str, settings: dict[str, Any]) -> Metric:
     try:
         made: Metric = registry().find("metrics", name).make(settings)
         return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,21 @@ import torch
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.inference.numbers import Unfit, read_array, taken
+from kdmesh.inference.trained import ROLES, Trained
+from kdmesh.plugins import registry
 from kdmesh.streams.texts import Sample
 from kdmesh.tables import rows as table
 from kdmesh.tables.archive import Archive, is_archive, open_archive
+from kdmesh.tables.array_files import ARRAYS, read_arrays
+from kdmesh.tables.arrow import Arrow, Origin, image_column, is_saved
+from kdmesh.tables.candidates import Candidates, candidates_of, lists_of
 from kdmesh.tables.class_folders import found_in
 from kdmesh.tables.decoding import Setting
 from kdmesh.tables.files import read_bytes, read_text
 from kdmesh.tables.idx import parse
 from kdmesh.tables.images import Form, is_image, needed
 from kdmesh.tables.kinds import KINDS as TABLES
+from kdmesh.tables.parquet import named_classes, read_folder, rows_of
 from kdmesh.tables.pictures import Pictures
 from kdmesh.tables.reading import read_rows
 from kdmesh.tables.samples import Columns, samples_of
@@ -29,21 +35,49 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kdmesh.inference.trained import Trained
     from kdmesh.streams.unread import Unread
     from kdmesh.tables.rows import Rows
 
-FORMS = ".csv, .tsv, .jsonl, .parquet, of texts also .txt (a line each), of arrays .npy and IDX"
+FORMS = (
+    ".csv, .tsv, .jsonl, .parquet, of texts also .txt (a line each), of arrays .npy, .npz, .safetensors and IDX, or a "
+    "folder that `save_to_disk` made"
+)
 BREAK = re.compile(r"\r\n|\n|\r")  # what ends a line of a file, and nothing that may stand in a text
-ROLES = tuple(one.name for one in fields(Columns))
+LISTS = Candidates._fields
 LEARNED = ("label", "values", "indicators")
+UNTOLD = ("spans", "rejected", "relevance")  # learned, and not told
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a file is read, where its agent's folder does not say.
+
+    ``named``: columns by what they are, ``{"text": "body"}``, where this file calls them otherwise than the one that
+    was learned. ``labelled``: what was learned is read, too. ``split``: of a file that has several; ``root``: from
+    where a table's paths of images lead; ``labels``: the file of an array's labels.
+    """
+
+    named: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool = False
+    split: str | None = None
+    root: Path | None = None
+    labels: Path | None = None
+
+    def refuse(self, what: str, *names: str) -> None:
+        """Raise MeshError where one of these is given, `named` any column: ``what`` says why it means nothing."""
+        for name in names:
+            if given := getattr(self, name):
+                one = next(iter(given)) if name == "named" else name
+                raise MeshError(what, where=f"--{one}", instead="without it")
 
 
 @dataclass
 class Inputs:
     """Samples ``[N, ...]`` or texts in a file's order; ``rows``: a table's cells.
 
-    ``where``: what named the file, for errors; ``places``: where in it each sample stands, in what ``noun`` says.
+    ``where``: what named the file, for errors; ``places``: where in it each sample stands, in what ``noun`` says;
+    ``classes``: of images in folders of classes; ``read``: the columns of which samples were made; ``labels``: those
+    of arrays, and where they stand; ``lists``: the candidates of each query, and how relevant each is.
     """
 
     path: Path
@@ -52,54 +86,101 @@ class Inputs:
     rows: Rows | None
     places: Sequence[int | str]
     noun: str
-    classes: list[str] | None = None  # of images in folders of classes
+    classes: list[str] | None = None
+    read: Sequence[str] = ()
+    labels: tuple[Tensor, str] | None = None
+    lists: list[tuple[list[str], list[float]]] | None = None
 
     def __len__(self) -> int:
         return len(self.places)
 
 
-def read(path: Path, trained: Trained, named: Mapping[str, str] | None = None, where: str = "INPUT") -> Inputs:
-    """Read a file's samples as those that an agent learned from; labels may be in it, and are not looked at.
+def read(path: Path, trained: Trained, asked: Asked | None = None, where: str = "INPUT") -> Inputs:
+    """Read a file's samples as those that an agent learned from.
 
-    ``named``: columns by what they are, ``{"text": "body"}``, where this file calls them otherwise than the one that
-    was learned. MeshError that names file and line of what is no sample, and the column that is missing.
+    MeshError that names file and line of what is no sample, and the column that is missing.
     """
-    kind = _kind(path)
+    asked, kind = asked or Asked(), _kind(path)
     if not path.exists():
         raise MeshError(f"no file {path}", where=where, instead="a path from the working folder, or absolute")
-    if trained.config.images is not None and (path.is_dir() or is_archive(path) or is_image(path.name)):
-        if named:
-            raise MeshError(f"{path}: images without columns", where=f"--{next(iter(named))}", instead="without it")
+    images = trained.config.images is not None
+    if path.is_dir() and is_saved(path):
+        asked.refuse(f"{path}: a folder that `save_to_disk` made has its own", "root", "labels")
+        return _saved(path, trained, asked, where)
+    if images and (path.is_dir() or is_archive(path) or is_image(path.name)):
+        asked.refuse(f"{path}: images without columns", "named", "split", "root", "labels")
         return _images(path, trained, where)
     if path.is_dir():
         raise MeshError(f"{path} is a folder", where=where, instead=FORMS)
     if kind in TABLES:
-        reads = _reads(trained, named or {})
-        raw = [str(reads[role]) for role in ("messages", "tools") if role in reads]
-        rows = read_rows(path, where, raw, _written(trained, "delimiter"), _written(trained, "encoding") or "")
-        if trained.config.images is not None:
-            column = str(trained.config.reads.get("image", "path"))
-            table.has_columns(rows, column)
-            pictures = _pictures(open_archive(path.parent, where), rows.texts(column), trained, where)
-            return Inputs(path, where, pictures, rows, rows.lines, rows.noun)
-        x = _texts(rows, reads, trained) if trained.is_text else _numbers(rows, trained)
-        return Inputs(path, where, x, rows, rows.lines, rows.noun)
-    if named:
-        one = next(iter(named))
-        raise MeshError(f"{path}: a file without columns", where=f"--{one}", instead="without it, or a table")
+        asked.refuse(f"{path}: a table", "split", "labels")
+        return _of_rows(path, _rows(path, trained, asked, where), trained, asked, where)
+    asked.refuse(f"{path}: a file without columns", "named", "root")
     if trained.is_text:
+        asked.refuse(f"{path}: texts", "split", "labels")
         if kind != ".txt":
-            raise MeshError(f"{path}: no file of texts", where=where, instead=".csv, .jsonl, .parquet or .txt")
-        texts = _lines(path, trained, where)
+            instead = ".csv, .tsv, .jsonl, .parquet, .txt, or a folder that `save_to_disk` made"
+            raise MeshError(f"{path}: no file of texts", where=where, instead=instead)
+        texts = _lines(path, trained, asked.labelled, where)
         return Inputs(path, where, texts, None, range(1, len(texts) + 1), "line")
-    arrays = _arrays(path, kind, trained.given_shape, trained, where)
-    return Inputs(path, where, arrays, None, range(len(arrays)), "row")
+    x, labels = _arrays(path, kind, trained, asked, where)
+    return Inputs(path, where, x, None, range(len(x)), "row", labels=labels)
+
+
+def _rows(path: Path, trained: Trained, asked: Asked, where: str) -> Rows:
+    """The rows of a table."""
+    written = _written(trained, "delimiter"), _written(trained, "encoding") or ""
+    return read_rows(path, where, _raw(trained, asked), *written)
+
+
+def _raw(trained: Trained, asked: Asked) -> list[str]:
+    """The columns of which samples of texts are made: some hold lists."""
+    return [*map(str, _reads(trained, asked).values())] if trained.is_text else []
+
+
+def _of_rows(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str) -> Inputs:
+    """The samples of a table."""
+    if trained.config.images is not None:
+        if odd := [role for role in asked.named if role != "image"]:
+            raise MeshError(f"{path}: paths of images", where=f"--{odd[0]}", instead="--image COLUMN")
+        column = asked.named.get("image") or str(trained.config.reads.get("image", "path"))
+        table.has_columns(rows, column)
+        root = path.parent if asked.root is None else asked.root
+        pictures = _pictures(open_archive(root, where), rows.texts(column), trained, where)
+        return Inputs(path, where, pictures, rows, rows.lines, rows.noun, read=[column])
+    if trained.is_text:
+        asked.refuse(f"{path}: no images", "root")
+        return _texts(path, rows, trained, asked, where)
+    asked.refuse(f"{path}: {trained.config.agent} reads the columns that it learned from", "named", "root")
+    return Inputs(path, where, _numbers(rows, trained), rows, rows.lines, rows.noun, read=trained.config.columns)
 
 
 def _written(trained: Trained, how: str) -> str | None:
     """How the files were written that the agent learned from, as far as that is no default."""
     found = trained.config.reads.get(how)
     return found if isinstance(found, str) else None
+
+
+def _saved(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
+    """The samples of a split of a folder that `save_to_disk` made; classes that it declares go by their names."""
+    known = read_folder(path, where)
+    if asked.split not in known and (asked.split is not None or len(known) > 1):
+        found = "several splits" if asked.split is None else f"no split {asked.split!r}"
+        instead = f"--split {' or '.join(known)}" if asked.split is None else nearest(asked.split, known, "splits")
+        raise MeshError(f"{path}: {found}: {', '.join(known)}", where="--split", instead=instead)
+    name = asked.split or next(iter(known))
+    split, source = known[name], f"{path}, split {name}"
+    if trained.config.images is None:
+        rows = named_classes(rows_of(split, source, where, _raw(trained, asked)), split)
+        return _of_rows(path, rows, trained, asked, where)
+    learned = trained.config.reads.get("image")
+    wanted = asked.named.get("image") or (learned if learned in split.column_names else None)
+    column = image_column(split, wanted if wanted is None else str(wanted), str(path), where)
+    others = split.select_columns([one for one in split.column_names if one != column])
+    cells = named_classes(rows_of(others, source, where), split) if others.column_names else None
+    archive = Arrow(Origin(str(path)), where, name, column, split)
+    pictures = _pictures(archive, archive.names, trained, where)
+    return Inputs(path, where, pictures, cells, range(len(archive.names)), "row", read=[column])
 
 
 def _images(path: Path, trained: Trained, where: str) -> Inputs:
@@ -132,31 +213,38 @@ def _kind(path: Path) -> str:
     return "idx" if "idx" in name.name and name.name.endswith("ubyte") else name.suffix.lower()
 
 
-def _lines(path: Path, trained: Trained, where: str) -> list[Sample]:
-    """A text of each line."""
-    lines = BREAK.split(read_text(path, where))
+def _lines(path: Path, trained: Trained, labelled: bool, where: str) -> list[Sample]:
+    """A text of each line; of a language model that learned pieces of files, such pieces, where these are measured."""
+    whole, reads = read_text(path, where), trained.config.reads
+    if labelled and trained.writes and (size := reads.get("characters")) is not None:
+        if not (isinstance(size, str) and size.isdecimal() and int(size)):
+            what = f"its folder is damaged: found {str(size)[:40]}"
+            raise MeshError(what, file=str(trained.root), where="reads.characters", instead="a complete copy of it")
+        starts = range(0, len(whole), int(size))
+        return [Sample(whole[at : at + int(size)], at=f"{path.name}, characters {at} on") for at in starts]
+    lines = BREAK.split(whole)
     if not lines[-1]:
         lines.pop()  # the last line is ended, too
-    more = [role for role in trained.config.reads if role in ROLES and role not in ("text", "prompt")]
-    if more:
-        what = f"{path}: a line is one text, and {trained.config.agent} reads {' and '.join(more)} too"
+    told = ("text",) if trained.tags or (labelled and trained.writes) else ("text", "prompt")
+    more = [role for role in reads if role in ROLES and role not in told and (labelled or role not in UNTOLD)]
+    if more or (labelled and trained.tags):
+        what = f"{path}: a line is one text, and {trained.config.agent} reads {' and '.join(more) or 'spans'} too"
         raise MeshError(what, where=where, instead="a table with these columns: .csv, .jsonl, .parquet")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise MeshError(f"{path}, line {number}: an empty text", where=where, instead="a text in each line")
-    return [trained.told(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1)]
+    places = [f"{path.name}, line {number}" for number in range(1, len(lines) + 1)]
+    if labelled and trained.writes:
+        return [Sample(line, at=at) for line, at in zip(lines, places, strict=True)]
+    return [trained.told(line, at) for line, at in zip(lines, places, strict=True)]
 
 
-def _reads(trained: Trained, named: Mapping[str, str]) -> dict[str, Any]:
-    """The columns of a file by what they are: those that were learned from, but for the ``named`` ones."""
-    known = {role: column for role, column in trained.config.reads.items() if role in ROLES}
-    for role, column in known.items():
-        if not isinstance(column, str):
-            what = f"its folder is damaged: found {str(column)[:40]}"
-            raise MeshError(what, file=str(trained.root), where=f"reads.{role}", instead="a complete copy of it")
-    if trained.is_text and not known:
-        known = {"text": "text"}  # of a file of lines, or of Python
-    if trained.writes and not {"prompt", "messages"} & {*known, *named}:
+def _reads(trained: Trained, asked: Asked) -> dict[str, Any]:
+    """The columns of a file by what they are: those that were learned from, but for those that it calls otherwise."""
+    named, known = asked.named, trained.reads
+    if trained.ranks and "candidates" not in known and not asked.labelled:
+        known["candidates"] = "candidates"  # which of them are positive nobody knows
+    if trained.writes and not asked.labelled and not {"prompt", "messages"} & {*known, *named}:
         what = f"{trained.config.agent} learned whole texts, and writes what follows a prompt"
         raise MeshError(what, where="--prompt", instead="--prompt COLUMN, or a .txt with a prompt in each line")
     for role in named:
@@ -164,7 +252,8 @@ def _reads(trained: Trained, named: Mapping[str, str]) -> dict[str, Any]:
             continue
         if role not in known:
             what = f"{trained.config.agent} reads no such column"
-            raise MeshError(what, where=f"--{role}", instead=nearest(role, sorted(known), "columns"))
+            flag = "label" if role in UNTOLD else role
+            raise MeshError(what, where=f"--{flag}", instead=nearest(role, sorted(known), "columns"))
     return {**known, **named}
 
 
@@ -174,7 +263,7 @@ def _numbers(rows: Rows, trained: Trained) -> Tensor:
     if not columns:
         shape = trained.config.input_shape
         what = f"{rows.path}: {trained.config.agent} learned samples of shape {shape} without names of columns"
-        raise MeshError(what, where=rows.where, instead=f".npy, with an array [N, {', '.join(map(str, shape))}]")
+        raise MeshError(what, where=rows.where, instead=f".npy, with an array {trained.wanted}")
     table.has_columns(rows, *columns)
     if trained.prepared is not None:
         return trained.prepared.of_cells(table.cells_of([rows], columns))
@@ -182,28 +271,61 @@ def _numbers(rows: Rows, trained: Trained) -> Tensor:
     return torch.tensor(found, dtype=torch.float32).T.contiguous()
 
 
-def _texts(rows: Rows, reads: Mapping[str, Any], trained: Trained) -> list[Sample]:
-    roles = dict(reads)
-    if trained.writes and ("prompt" in roles or "messages" in roles):
-        roles.pop("text", None)  # the answer, which is what it is to write
-    for role in ("spans", "rejected"):
-        roles.pop(role, None)  # learned, and not told
+def _texts(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str) -> Inputs:
+    """Samples of texts, with what was learned of them where it is asked for."""
+    roles = _reads(trained, asked)
+    if not asked.labelled:
+        if trained.writes:
+            roles.pop("text", None)  # the answer, which is what it is to write
+        roles = {role: column for role, column in roles.items() if role not in UNTOLD}
+    elif "rejected" in roles and not _compares(trained):
+        roles.pop("rejected")
+    elif trained.config.writes is not None and "prompt" in roles and roles.get("text") not in rows.columns:
+        roles.pop("text", None)  # prompts alone, of which what is written is measured
+    listed = Candidates(**{role: roles.pop(role, None) for role in LISTS})
     columns = Columns(**{"text": None, **roles})
-    table.has_columns(rows, *columns.names())
-    return samples_of(rows, columns)
+    table.has_columns(rows, *columns.names(), *listed.names())
+    samples, lists = samples_of(rows, columns), None
+    if trained.tags and not asked.labelled:
+        samples = [replace(one, spans=()) for one in samples]
+    if trained.ranks and asked.labelled:
+        lists = lists_of(rows, listed)
+        samples = [replace(one, candidates=tuple(own)) for one, (own, _) in zip(samples, lists, strict=True)]
+    elif trained.ranks:
+        assert listed.candidates is not None
+        own = candidates_of(rows, listed.candidates)
+        samples = [replace(one, candidates=tuple(texts)) for one, texts in zip(samples, own, strict=True)]
+    read = [*columns.names(), *listed.names()]
+    return Inputs(path, where, samples, rows, rows.lines, rows.noun, read=read, lists=lists)
 
 
-def _arrays(path: Path, kind: str, shape: torch.Size, trained: Trained, where: str) -> Tensor:
-    """Samples ``[N, ...]`` of a file of numbers; whole numbers may stay such, for the module's own scaling."""
-    if kind == "idx":
-        x = parse(read_bytes(path, where), path, 3, where).unsqueeze(1)
-    elif kind == ".npy":
-        x = read_array(path, where)
+def _compares(trained: Trained) -> bool:
+    """Whether any metric of its run is of two answers."""
+    names = [next(iter(one)) if isinstance(one, dict) else one for one in trained.config.metrics]
+    return any("pairs" in registry().find("metrics", str(name), "metrics").needs for name in names)
+
+
+def _arrays(
+    path: Path, kind: str, trained: Trained, asked: Asked, where: str
+) -> tuple[Tensor, tuple[Tensor, str] | None]:
+    """Samples ``[N, ...]`` of a file of numbers, and labels; whole numbers may stay such, for the module's scaling."""
+    labels, beside = None, asked.labels
+    if kind in ARRAYS:
+        x, labels = _of_named(path, asked, where)
     else:
-        raise MeshError(f"{path}: of no kind that is read", where=where, instead=FORMS)
-    if x.dim() == 0 or x.shape[1:] != shape:
-        what = f"{path}: samples of shape {list(x.shape[1:])}, where {trained.config.agent} learned {list(shape)}"
-        raise MeshError(what, where=where, instead=f"an array [N, {', '.join(map(str, shape))}]")
+        asked.refuse(f"{path}: one array", "split")
+        x = _array(path, kind, 3, where)
+        x = x.unsqueeze(1) if kind == "idx" else x
+        twin = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+        if beside is None and asked.labelled and kind == "idx" and twin != path and twin.is_file():
+            beside = twin
+    if beside is not None:
+        if labels is not None:
+            raise MeshError(f"{path} has labels of its own", where="--labels", instead="without it")
+        labels = _array(beside, _kind(beside), 1, "--labels"), str(beside)
+    if x.dim() == 0 or not trained.fits(x.shape):
+        what = f"{path}: samples of shape {list(x.shape[1:])}, where {trained.config.agent} learned"
+        raise MeshError(f"{what} {list(trained.given_shape)}", where=where, instead=f"an array {trained.wanted}")
     if not len(x):
         raise MeshError(f"{path}: no samples", where=where, instead="one or more")
     if trained.prepared is not None and trained.prepared.words:
@@ -212,4 +334,26 @@ def _arrays(path: Path, kind: str, shape: torch.Size, trained: Trained, where: s
     found = taken(x, trained.divided_by, trained.prepared is not None and trained.prepared.fills)
     if isinstance(found, Unfit):
         raise MeshError(f"{path}, row {found.row}: {found.what}", where=where, instead=found.instead)
-    return trained.as_seen(found, where)
+    return trained.as_seen(found, where), labels
+
+
+def _array(path: Path, kind: str, axes: int, where: str) -> Tensor:
+    """One array of a file; ``axes``: of one in the form of IDX."""
+    if kind == "idx":
+        return parse(read_bytes(path, where), path, axes, where)
+    if kind == ".npy":
+        return read_array(path, where)
+    raise MeshError(f"{path}: of no kind that is read", where=where, instead=FORMS if axes > 1 else ".npy or IDX")
+
+
+def _of_named(path: Path, asked: Asked, where: str) -> tuple[Tensor, tuple[Tensor, str] | None]:
+    """The samples of a split in a file of named arrays, and their labels: `x` and `y`, or `x_test` and `y_test`."""
+    found = read_arrays(path, where)
+    splits = {"train" if name == "x" else name[2:]: name for name in found if name == "x" or name.startswith("x_")}
+    if asked.split not in splits and (asked.split is not None or len(splits) != 1):
+        what = f"{path}: arrays {', '.join(found)}"
+        instead = f"--split {' or '.join(splits)}" if splits else "an array x [N, ...], and labels y"
+        raise MeshError(what, where="--split" if splits else where, instead=instead)
+    name = splits[asked.split or next(iter(splits))]
+    own = f"y{name[1:]}"
+    return found[name], (found[own], f"{path}: {own}") if own in found and asked.labelled else None

@@ -41,8 +41,13 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A list as JSON, as files of texts have it."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
 
 
 def save(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -34,8 +34,8 @@ class Predictor:
 
         Args:
             samples: A tensor or array ``[N, ...]`` of what was learned; a list of texts, of :class:`Sample`, or of
-                paths of images; or rows,
-                dictionaries with a value for each column that was learned, others are not looked at.
+                paths of images; or rows, dictionaries with a value for each column that was learned, others are not
+                looked at; a text and its candidates where these are ranked.
             most: Tokens of an answer, where the agent writes texts.
 
         Returns:
@@ -60,25 +60,32 @@ class Predictor:
         if trained.is_text:
             if not isinstance(rows, list) or not all(isinstance(one, str | Sample) for one in rows):
                 raise self._wrong(f"found {type(given).__name__}", "a list of texts, or of rows with its columns")
-            return [
-                trained.told(one, f"text {at}") if isinstance(one, str) else replace(one, at=one.at or f"text {at}")
-                for at, one in enumerate(rows)
-            ]
+            if trained.ranks and any(isinstance(one, str) for one in rows):
+                raise self._wrong("found a text alone", "rows of a query and its candidates")
+            return [self._sample(one, at) for at, one in enumerate(rows)]
         return self._array(rows)
+
+    def _sample(self, given: str | Sample, number: int) -> Sample:
+        """A text that a user gives, with where it stands."""
+        if isinstance(given, str):
+            return self.trained.told(given, f"text {number}")
+        tagged = () if self.trained.tags and given.spans is None else given.spans
+        return replace(given, spans=tagged, at=given.at or f"text {number}")
 
     def _array(self, given: Any) -> Tensor:
         try:
             x = torch.as_tensor(native(given) if isinstance(given, np.ndarray) else given)
         except (TypeError, ValueError, RuntimeError) as error:
             raise self._wrong(str(error), "numbers, [N, ...]") from None
-        shape, made = self.trained.given_shape, self.trained.prepared
+        made, wanted = self.trained.prepared, self.trained.wanted
         if made is not None and made.words:
             raise self._wrong(f"it reads words: {', '.join(made.words[:5])}", "rows, with a value for each column")
-        if x.dim() == 0 or (x.shape[1:] != shape and x.numel()):
-            raise self._wrong(f"found shape {list(x.shape)}", f"[N, {', '.join(map(str, shape))}]")
+        if x.dim() == 0 or (not self.trained.fits(x.shape) and x.numel()):
+            raise self._wrong(f"found shape {list(x.shape)}", wanted)
         if x.is_complex():
-            raise self._wrong(f"found {x.dtype}", f"numbers, [N, {', '.join(map(str, shape))}]")
-        found = taken(x.reshape(len(x), *shape), self.trained.divided_by, made is not None and made.fills)
+            raise self._wrong(f"found {x.dtype}", f"numbers, {wanted}")
+        own = x.shape[1:] if x.numel() else self.trained.given_shape
+        found = taken(x.reshape(len(x), *own), self.trained.divided_by, made is not None and made.fills)
         if isinstance(found, Unfit):
             raise self._wrong(f"row {found.row}: {found.what}", found.instead)
         return self.trained.as_seen(found, "samples")
@@ -116,21 +123,33 @@ class Predictor:
             raise self._wrong(f"row {at}, {name!r}: {row[name]!r:.40} is no number", "a number") from None
 
     def _texts_of(self, rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
-        reads = self.trained.config.reads or {"text": "text"}
-        odd = sorted(set(reads) - {"text", "pair", "prompt", "label", "values", "indicators", "delimiter", "encoding"})
-        if odd:
-            raise self._wrong(f"it reads {odd[0]}", "a list of kdmesh.streams.texts.Sample")
-        roles = {role: str(reads[role]) for role in ("text", "pair", "prompt") if role in reads}
+        reads = self.trained.reads
+        if odd := next((one for one in ("messages", "tools") if one in reads), None):
+            raise self._wrong(f"it reads {odd}", "a list of kdmesh.streams.texts.Sample")
+        roles = {role: reads[role] for role in ("text", "pair", "prompt", "query") if role in reads}
         if self.trained.writes and "prompt" in roles:
             roles.pop("text", None)
         for at, row in enumerate(rows):
             for column in roles.values():
                 if not isinstance(row.get(column), str):
                     raise self._wrong(f"row {at} has no text {column!r}", f"a text for {', '.join(roles.values())}")
+        more: dict[str, Any] = {"spans": ()} if self.trained.tags else {}
         return [
-            Sample(**{role: row[column] for role, column in roles.items()}, at=f"row {at}")
+            Sample(
+                **{"text" if role == "query" else role: row[column] for role, column in roles.items()},
+                **({"candidates": self._candidates(row, at, reads)} if self.trained.ranks else more),
+                at=f"row {at}",
+            )
             for at, row in enumerate(rows)
         ]
+
+    def _candidates(self, row: Mapping[str, Any], at: int, reads: Mapping[str, Any]) -> tuple[str, ...]:
+        """The texts that are put in order."""
+        column = reads.get("candidates", "candidates")
+        found = row.get(column)
+        if not isinstance(found, list | tuple) or not found or not all(isinstance(one, str) for one in found):
+            raise self._wrong(f"row {at} has no texts {column!r}", "a list of texts, one or more")
+        return tuple(found)
 
     def _wrong(self, found: str, instead: str) -> MeshError:
         return MeshError(f"{self.trained.config.agent}.predict: {found}", where="samples", instead=instead)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,21 @@ from kdmesh.hosts.modules import output
 from kdmesh.hosts.precision import cast
 from kdmesh.hosts.scaled import Scaling
 from kdmesh.plugins import registry
-from kdmesh.signals.lazy import dense
+from kdmesh.signals.lazy import Lazy, dense, joined
 from kdmesh.store.key import MEASURED
 from kdmesh.streams.prepared import Prepared
 from kdmesh.streams.texts import Sample, Texts
+from kdmesh.streams.tokens import Encoded
 from kdmesh.streams.unread import Unread
+from kdmesh.tables.candidates import Candidates
+from kdmesh.tables.samples import Columns
+from kdmesh.text.heads import LISTS
+
+ROLES = (*(one.name for one in fields(Columns)), *Candidates._fields)
+"""What a column may be to samples of texts."""
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from kdmesh.contracts.task import Task
     from kdmesh.hosts.loading import Config
@@ -37,6 +45,7 @@ class Trained:
     root: Path
     module: Any
     config: Config
+    continues: ClassVar[bool] = True  # whether it can go on from a text token by token, if it writes
 
     @classmethod
     def read(cls, folder: str | Path, *, code: bool = True, device: str = "cpu") -> Trained:
@@ -83,6 +92,29 @@ class Trained:
         return self.offer.source == "tokens"
 
     @property
+    def tags(self) -> bool:
+        """Whether it tags the words of a text."""
+        return self.offer.source == "spans"
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it puts the candidates of a query in order."""
+        return self.offer.labels == "relevance"
+
+    @property
+    def reads(self) -> dict[str, Any]:
+        """The columns of texts that it reads, by what they are; of samples from Python the names of their fields."""
+        found = {role: column for role, column in self.config.reads.items() if role in ROLES}
+        for role, column in found.items():
+            if not isinstance(column, str):
+                what = f"its folder is damaged: found {str(column)[:40]}"
+                raise MeshError(what, file=str(self.root), where=f"reads.{role}", instead="a complete copy of it")
+        if found or not self.is_text:
+            return found
+        own = ("query", "candidates", "relevance") if self.ranks else ("text", *(["spans"] if self.tags else []))
+        return {role: role for role in own}
+
+    @property
     def names(self) -> list[str]:
         """What each column of its answers is called: the class, the value, the label."""
         found, numbers = self.config.labels or [], self.config.class_numbers
@@ -122,7 +154,9 @@ class Trained:
 
     def told(self, text: str, at: str) -> Sample:
         """A text alone as a sample: what is read, or the prompt that is answered. ``at``: where it stands."""
-        return Sample(prompt=text, at=at) if self.writes else Sample(text, at=at)
+        if self.writes:
+            return Sample(prompt=text, at=at)
+        return Sample(text, spans=() if self.tags else None, at=at)
 
     @property
     def device(self) -> torch.device:
@@ -131,30 +165,51 @@ class Trained:
 
     def scores(
         self,
-        x: Tensor | Unread | Sequence[Sample],
+        x: Tensor | Unread | Encoded,
         told: Callable[[int], None] = lambda done: None,
-        cut: list[int] | None = None,
-    ) -> Tensor:
-        """Its logits or values ``[N, C]`` on the CPU, for samples ``[N, ...]`` or texts.
+        rows: int = MEASURED,
+    ) -> Tensor | Lazy:
+        """Its logits or values ``[N, C]`` on the CPU, for samples ``[N, ...]`` or texts as it reads them.
 
-        Samples are forwarded as the run forwarded those that it measured: numbers in batches of one fixed size, of
-        which the last is filled up, texts each in a shape that depends on its own length alone. So the same samples
-        have the same answers, whatever stands beside them. ``told`` is called with the number of samples that are done;
-        to ``cut`` are added the numbers of texts of which it reads the beginning alone.
+        Where it answers for units of a text, words or tokens, each has a row; a language model's rows are made when
+        they are asked for. Samples are forwarded as the run forwarded those that it measured: numbers in batches of one
+        fixed size, of which the last is filled up, texts each in a shape that depends on its own length alone. So the
+        same samples have the same answers, whatever stands beside them. ``told`` is called with the number of samples
+        that are done; ``rows``: of the batches of texts.
         """
+        parts: list[Tensor | Lazy] = []
         with self.settled():
-            parts = []
             for start in range(0, len(x), MEASURED):
-                part = x[start : start + MEASURED]
-                if isinstance(x, Unread) and isinstance(part, Tensor):
-                    part = self.as_seen(part, "images")
-                parts.append(
-                    self._numbers(part)
-                    if isinstance(part, Tensor)
-                    else self._texts(part, start, [] if cut is None else cut)
-                )
-                told(min(start + MEASURED, len(x)))
-            return torch.cat(parts) if parts else torch.zeros(0, self.config.classes)
+                stop = min(start + MEASURED, len(x))
+                if isinstance(x, Encoded):
+                    parts.append(self._texts(x.select(torch.arange(start, stop)), rows))
+                elif isinstance(x, Unread):
+                    parts.append(self._numbers(self.as_seen(x[start:stop], "images")))
+                else:
+                    parts.append(self._numbers(x[start:stop]))
+                told(stop)
+            return joined(parts) if parts else torch.zeros(0, self.config.classes)
+
+    def tokens(self, texts: Sequence[Sample], cut: list[int] | None = None, pairs: bool = False) -> Encoded:
+        """Texts as it reads them. To ``cut`` are added the numbers of those of which it reads the beginning alone.
+
+        ``pairs``: both answers of each. MeshError for a text that it cannot read.
+        """
+        encoder = self.module.encoder
+        if not texts:
+            return Encoded.of([], encoder.pad)
+        try:
+            encoded, report = encoder.encode(Texts(texts), pairs)
+        except MeshError as error:
+            raise MeshError(error.what, file=str(self.root), instead=error.instead) from None
+        for _, why in sorted(report.unreadable.items()):
+            raise MeshError(why, file=str(self.root), instead="a text that has a token")
+        if encoder.head in LISTS:
+            self.module.model.classes = max(self.config.classes, *(len(one.candidates or ()) for one in texts))
+        if cut is not None:
+            cut += report.truncated
+        found: Encoded = encoded
+        return found
 
     def _numbers(self, part: Tensor) -> Tensor:
         rows = part.to(self.device)
@@ -162,16 +217,12 @@ class Trained:
             rows = torch.cat([rows, rows[-1:].expand(short, *rows.shape[1:])])
         return self._sound(self._asked(rows), MEASURED)[: len(part)]
 
-    def _texts(self, part: Sequence[Sample], start: int, cut: list[int]) -> Tensor:
-        try:
-            encoded, report = self.module.encoder.encode(Texts(part))
-        except MeshError as error:  # of all texts, as none can be read
-            raise MeshError(error.what, file=str(self.root), instead=error.instead) from None
-        for _, why in sorted(report.unreadable.items()):
-            raise MeshError(why, file=str(self.root), instead="a text that has a token")
-        cut += [start + place for place in report.truncated]
-        made, _ = ragged.inference(_Asked(self), encoded.to(self.device), MEASURED, ())
-        return self._sound(dense(made), len(part))
+    def _texts(self, part: Encoded, rows: int) -> Tensor | Lazy:
+        asked = _Asked(self)
+        made, _ = ragged.inference(asked, part.to(self.device), rows, ())
+        if isinstance(made, Lazy):
+            return made
+        return self._sound(made, len(part) if asked.per("") == "samples" else int(part.counts.sum()))
 
     def _asked(self, x: Any) -> Tensor:
         try:
@@ -188,6 +239,19 @@ class Trained:
             what = f"{self.config.agent} gives {list(scores.shape)} for {rows} samples"
             raise MeshError(what, file=str(self.root), instead="a model that gives a row for each sample")
         return scores.float().cpu()
+
+    def fits(self, shape: torch.Size) -> bool:
+        """Whether samples ``[N, ...]`` of this shape are its own; of lists any number of candidates is."""
+        own = self.given_shape
+        if self.ranks:
+            return len(shape) == len(own) + 1 and shape[2:] == own[1:] and shape[1] > 1
+        return shape[1:] == own
+
+    @property
+    def wanted(self) -> str:
+        """The shape of its samples, in words."""
+        own = [str(size) for size in self.given_shape]
+        return f"[N, {', '.join(['1 + candidates', *own[1:]] if self.ranks else own)}]"
 
     def settled(self) -> Settled:
         """In what stands whatever asks the module."""
@@ -221,8 +285,8 @@ class Settled:
         self._still = torch.no_grad()
 
     def __enter__(self) -> None:
-        self._before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
+        self._counted = threads(self._threads)
+        self._counted.__enter__()
         self._module.eval()
         self._still.__enter__()
         self._cast.__enter__()
@@ -230,4 +294,15 @@ class Settled:
     def __exit__(self, *error: Any) -> None:
         self._cast.__exit__(*error)
         self._still.__exit__(*error)
-        torch.set_num_threads(self._before)
+        self._counted.__exit__(*error)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many torch threads, for this while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

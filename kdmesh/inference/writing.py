@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
+from kdmesh.inference.truth import kept_of
 from kdmesh.spec import SamplingSpec
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Texts
@@ -15,6 +16,8 @@ from kdmesh.text.spoken import Spoken
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kdmesh.contracts.filter import WrittenText
+    from kdmesh.inference.inputs import Inputs
     from kdmesh.inference.trained import Trained
     from kdmesh.streams.texts import Sample
 
@@ -48,3 +51,29 @@ def write_texts(trained: Trained, prompts: Sequence[Sample], most: int, told: Ca
                 found[one] = spoken(one, 0, ids).text
             told(min(start + ROWS, len(order)))
     return found
+
+
+def measured_texts(trained: Trained, inputs: Inputs, told: Callable[[int], None]) -> list[WrittenText]:
+    """What is written to the prompts of a labelled file as its run wrote what it measured: greedily, so many at once.
+
+    Of a file that was a split of the run these are its own texts, to the last token.
+    """
+    module, encoder, how = trained.module.model, trained.module.encoder, trained.config.writes
+    assert how is not None and isinstance(inputs.x, list)
+    refuse_writer(module, str(trained.root))
+    table = Table(Texts(inputs.x), None, 0, columns=kept_of(inputs, {*inputs.read}))
+    asking = Asking(encoder, table, None, trained.config.agent)
+    spoken = Spoken(encoder, table, 0, how.decoding, True, how.reasoning)
+    prompts = [asking(row) for row in range(len(inputs.x))]
+    with trained.settled():
+        answers = generate(
+            module,
+            prompts,
+            how.decoding,
+            ends=spoken.ends,
+            pad=encoder.pad,
+            rows=how.rows,
+            decode=lambda ids: str(encoder.tokenizer.decode(ids)),
+        )
+    told(len(inputs.x))
+    return [spoken(row, 0, answer) for row, answer in enumerate(answers)]

@@ -187,14 +187,19 @@ class Encoded:
         return self._store.targets[self._units()].to(self.device)
 
     @property
-    def characters(self) -> int:
-        """How many characters the units are about."""
-        found = 0
-        for rows in self._rows.split(AT_ONCE):  # all of them together may be more than memory holds
+    def spans(self) -> Tensor:
+        """The characters that each unit is about, ``[N, 2]`` int64: the first, and the one after the last."""
+        return self._store.spans[self._units()].to(self.device)
+
+    @property
+    def characters(self) -> Tensor:
+        """How many characters each unit is about, ``[N]`` int32."""
+        found = [torch.empty(0, dtype=torch.int32)]
+        for rows in self._rows.split(AT_ONCE):  # the places of all of them together may be more than memory holds
             starts = self._store.unit_starts
             spans = self._store.spans[ranges(starts[rows], starts[rows + 1] - starts[rows])]
-            found += int((spans[:, 1] - spans[:, 0]).sum())
-        return found
+            found.append((spans[:, 1] - spans[:, 0]).to(torch.int32).cpu())
+        return torch.cat(found).to(self.device)
 
     def _units(self) -> Tensor:
         return ranges(self._store.unit_starts[self._rows], self._counts)

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdmesh.errors import MeshError
 from kdmesh.tables.archive import Archive
 from kdmesh.tables.kinds import SAVED
-from kdmesh.tables.parquet import read_folder
+from kdmesh.tables.parquet import read_folder, read_hub
+
+
+class Origin(NamedTuple):
+    """A folder that `save_to_disk` made, or an id of the hub with its configuration and revision."""
+
+    path: str
+    hub: tuple[str | None, str | None] | None = None
+
+    def splits(self, where: str) -> dict[str, Any]:
+        """Its splits by name."""
+        return read_folder(Path(self.path), where) if self.hub is None else read_hub(self.path, *self.hub, where)
 
 
 class Arrow(Archive):
     """The images in one column of a split; a name is the number of a row."""
 
-    def __init__(self, path: Path, where: str, split: str, column: str, found: Any = None) -> None:
+    def __init__(self, origin: Origin, where: str, split: str, column: str, found: Any = None) -> None:
         """``found``: the split itself, where it is open already."""
-        super().__init__(path, where)
-        self.split, self.column = split, column
+        super().__init__(Path(origin.path), where)
+        self.origin, self.split, self.column = origin, split, column
         if found is not None:
             self.__dict__["_found"] = _raw(found, column)
 
     @cached_property
     def _found(self) -> Any:
-        return _raw(read_folder(self.path, self.where)[self.split], self.column)
+        return _raw(self.origin.splits(self.where)[self.split], self.column)
 
     @property
     def names(self) -> list[str]:
@@ -34,7 +46,7 @@ class Arrow(Archive):
 
     def at(self, name: str) -> str:
         """The row."""
-        return f"{self.path}, split {self.split}, row {name}"
+        return f"{self.origin.path}, split {self.split}, row {name}"
 
     def read(self, name: str) -> bytes:
         """The bytes of an image as they were saved: in the row, or in the file that it names."""
@@ -46,12 +58,19 @@ class Arrow(Archive):
             raise self.refuse(name, f"no image ({error.strerror or error})", "an image in every row") from None
 
     def told(self) -> dict[str, str]:
-        """Its folder, split and column."""
-        return {**super().told(), "split": self.split, "column": self.column}
+        """Where it is from, its split and column."""
+        return {"origin": json.dumps(self.origin), "where": self.where, "split": self.split, "column": self.column}
+
+    @classmethod
+    def of(cls, told: dict[str, str]) -> Arrow:
+        """The same in another process."""
+        path, hub = json.loads(told["origin"])
+        origin = Origin(path, None if hub is None else (hub[0], hub[1]))
+        return cls(origin, told["where"], told["split"], told["column"])
 
     def __getstate__(self) -> dict[str, Any]:
         """The same: other processes map the files themselves."""
-        return {"path": self.path, "where": self.where, "split": self.split, "column": self.column}
+        return {"origin": self.origin, "where": self.where, "split": self.split, "column": self.column}
 
 
 def is_saved(path: Path) -> bool:

@@ -65,11 +65,20 @@ def relevance(label: Any) -> float | None:
     return float(label)
 
 
-def _rated(rows: Rows, row: int, candidates: str, labels: str) -> tuple[list[str], list[float]]:
-    items = list_of(rows, row, candidates, '["a text", ...]: the candidates of each query')
+def candidates_of(rows: Rows, column: str) -> list[list[str]]:
+    """Each row's candidates alone."""
+    return [_candidates(rows, row, column) for row in range(len(rows.cells))]
+
+
+def _candidates(rows: Rows, row: int, column: str) -> list[str]:
+    items = list_of(rows, row, column, '["a text", ...]: the candidates of each query')
     if not items:
-        refuse_cell(rows, row, candidates, "a query without a candidate", "one or more")
-    texts = [text_of(rows, row, candidates, item) for item in items]
+        refuse_cell(rows, row, column, "a query without a candidate", "one or more")
+    return [text_of(rows, row, column, item) for item in items]
+
+
+def _rated(rows: Rows, row: int, candidates: str, labels: str) -> tuple[list[str], list[float]]:
+    texts = _candidates(rows, row, candidates)
     given = list_of(rows, row, labels, "[1, 0, ...]: how relevant each candidate is")
     if len(given) != len(texts):
         what = f"{len(given)} values for {len(texts)} candidates"

@@ -130,7 +130,7 @@ def _archive_of(told: dict[str, str]) -> Archive:
     if "split" in told:
         from kdmesh.tables.arrow import Arrow
 
-        return Arrow(Path(told["path"]), told["where"], told["split"], told["column"])
+        return Arrow.of(told)
     return open_archive(Path(told["path"]), told["where"])
 
 

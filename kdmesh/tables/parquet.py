@@ -102,6 +102,16 @@ def class_names(split: Any, column: str) -> list[str] | None:
     return list(names) if names else None
 
 
+def named_classes(rows: Rows, split: Any) -> Rows:
+    """The rows with the names of classes in place of their numbers, in columns of which the data set declares them."""
+    for column in rows.columns:
+        if (names := class_names(split, column)) is not None:
+            for cells in rows.cells:
+                number = cells[column]
+                cells[column] = names[number] if isinstance(number, int) and 0 <= number < len(names) else ""
+    return rows
+
+
 def _rows(path: Path | str, columns: list[str], found: list[dict[str, Any]], where: str, raw: Collection[str]) -> Rows:
     if not found:
         raise MeshError(f"{path}: no rows", where=where, instead="at least one row")

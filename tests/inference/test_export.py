@@ -272,7 +272,7 @@ def test_a_file_that_differs_is_not_left(agents: Any, tmp_path: Path, monkeypatc
         (["--to", "onnx", "--out", "{mine}"], "holds diary.txt, which no export wrote"),
         (["--to", "onnx", "--out", "{mine}/diary.txt"], "is there, and no folder"),
         (["--to", "onnx", "--out", "{mine}/none/out"], "no folder"),
-        (["--to", "onnx", "--label", "way"], "it names a column of --data, and there is none"),
+        (["--to", "onnx", "--label", "way"], "it says how --data is read, and there is none"),
         (["--to", "onnx", "--out", "{mine}/out", "--data", "{mine}/unlabelled.csv"], "no column 'way'"),
     ],
 )

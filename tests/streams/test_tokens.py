@@ -65,7 +65,7 @@ def test_unit_rows_find_the_units_of_samples(rows: list[Row]) -> None:
     encoded = Encoded.of(rows, PAD)
     for number, row in enumerate(rows):
         assert encoded.targets[encoded.unit_rows(torch.tensor([number]))].tolist() == row.targets
-    assert encoded.characters == sum(len(row.units) for row in rows)
+    assert encoded.characters.sum() == sum(len(row.units) for row in rows)
     assert torch.equal(encoded.select(torch.tensor([0, 0])).counts, encoded.counts[[0, 0]])
 
 

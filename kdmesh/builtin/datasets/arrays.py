@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kdmesh.errors import MeshError, nearest
@@ -17,6 +14,7 @@ from kdmesh.streams.host_memory import is_large
 from kdmesh.streams.table import Table
 from kdmesh.streams.unread import Unread
 from kdmesh.tables import mapped
+from kdmesh.tables.array_files import read_npz
 from kdmesh.tables.files import refuse_large, regular
 
 WHERE = "data.dataset.arrays.path"
@@ -72,7 +70,7 @@ def _found(file: Path, lazy: bool | None) -> dict[str, Tensor | Unread]:
             what = f"{file} is an archive, of which arrays are read whole"
             raise MeshError(what, where="data.dataset.arrays.lazy", instead=LATER)
         regular(file, WHERE)
-        return {**_npz(file)}
+        return {**read_npz(file, WHERE, LATER)}
     stored = _folder(file) if file.is_dir() else _safetensors(file)
     size = sum(one.size for name, one in stored.items() if name.startswith("x"))
     later = is_large(size) if lazy is None else lazy
@@ -121,24 +119,3 @@ def _safetensors(file: Path) -> dict[str, mapped.Stored]:
         return mapped.safetensors(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise MeshError(f"{file}: {error}", where=WHERE, instead="a complete .safetensors file") from None
-
-
-def _npz(file: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    key = ""
-    try:
-        with zipfile.ZipFile(file) as packed:
-            refuse_large(file, sum(part.file_size for part in packed.infolist()), WHERE, LATER)
-        with np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("one array, not an archive of named arrays")
-            for key in archive.files:
-                array = archive[key]
-                found[key] = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-    except (ValueError, TypeError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise MeshError(
-            f"{file}: {f'array {key!r}: ' if key else ''}{error}",
-            where=WHERE,
-            instead="an archive of numpy.savez with arrays of numbers; pickled objects are never read",
-        ) from None
-    return found

@@ -15,12 +15,12 @@ from kdmesh.errors import MeshError, nearest
 from kdmesh.streams.host_memory import is_large
 from kdmesh.streams.table import Table, no_labels
 from kdmesh.tables.archive import Archive, open_archive
-from kdmesh.tables.arrow import Arrow, image_column, is_saved
+from kdmesh.tables.arrow import Arrow, Origin, image_column, is_saved
 from kdmesh.tables.class_folders import Listing, around, listed, splits_of
 from kdmesh.tables.decoding import Setting
 from kdmesh.tables.images import Form, Unreadable, needed, read_image
 from kdmesh.tables.kinds import is_table
-from kdmesh.tables.parquet import class_names, official, read_folder, rows_of
+from kdmesh.tables.parquet import class_names, official, rows_of
 from kdmesh.tables.pictures import Pictures
 from kdmesh.tables.reading import read_rows
 from kdmesh.tables.rows import Rows, has_columns, indicators_of, labels_of, values_of
@@ -46,7 +46,7 @@ class Part:
 
 
 def images(
-    path: str,
+    path: str | None = None,
     validation_path: str | None = None,
     test_path: str | None = None,
     transfer_path: str | None = None,
@@ -62,6 +62,9 @@ def images(
     lazy: bool | None = None,
     workers: int = 0,
     splits: dict[str, str] | None = None,
+    hub: str | None = None,
+    name: str | None = None,
+    revision: str | None = None,
 ) -> Table:
     """Return images ``[N, channels, height, width]`` with values 0 .. 1, in the sorted order of their names.
 
@@ -69,24 +72,34 @@ def images(
     paths, in its own order. What has no label is the official split `transfer`, or, if nothing has one, all the data.
     ``lazy``: they are decoded when a batch asks for them, by ``workers`` processes if there are any.
     """
-    needed(f"{WHERE}.path")
+    needed(f"{WHERE}.{'path' if hub is None else 'hub'}")
+    source = path or hub or ""
     height_width = None if resize is None else (resize, resize) if isinstance(resize, int) else (resize[0], resize[1])
     form = Form(height_width, mode)
     files = {"path": path, "validation_path": validation_path, "test_path": test_path, "transfer_path": transfer_path}
     given = {key: Path(file) for key, file in files.items() if file is not None}
-    saved = is_saved(Path(path))
-    parts = _of_arrow(given, splits, image) if saved else _parts(given, root, image or "path")
-    if splits is not None and not saved:
-        what = f"{path} is no folder of the `datasets` library"
+    if hub is not None:
+        parts = _of_arrow(Origin(hub, (name, revision)), splits, image, f"{WHERE}.hub")
+    elif is_saved(Path(source)):
+        if len(given) > 1:
+            what = f"{source} has splits of its own"
+            raise MeshError(what, where=f"{WHERE}.{[*given][1]}", instead="splits: {test: NAME}")
+        parts = _of_arrow(Origin(source), splits, image, f"{WHERE}.path")
+    elif splits is None:
+        parts = _parts(given, root, image or "path")
+    else:
+        what = f"{source} is no folder of the `datasets` library"
         raise MeshError(what, where=f"{WHERE}.splits", instead="test_path, or folders of splits")
     shape = _shape(parts, form, bad == "drop")
     count = sum(len(part.names) for part in parts.values())
     if lazy is None:
         lazy = is_large(4 * count * math.prod(shape))
-    read = {name: _read(part, name, form, shape, bad == "drop", lazy) for name, part in parts.items()}
+    read = {split: _read(part, split, form, shape, bad == "drop", lazy) for split, part in parts.items()}
     y, count, names = _labels(parts, label, values, indicators, classes)
     ends = torch.tensor([len(part.kept) for part in parts.values()]).cumsum(0).tolist()
-    own = {name: torch.arange(end - len(part.kept), end) for (name, part), end in zip(parts.items(), ends, strict=True)}
+    own = {
+        split: torch.arange(end - len(part.kept), end) for (split, part), end in zip(parts.items(), ends, strict=True)
+    }
     learned = values or indicators or [label or "label"]
     reads: dict[str, str | list[str]] = {}
     if parts["train"].rows is not None:
@@ -101,7 +114,7 @@ def images(
         official=own if len(parts) > 1 else {},
         columns=_columns(parts, {*learned, image or "path"}),
         labels=names,
-        source=path,
+        source=source,
         reads=reads,
         divided_by=255,
         notes=[note for part in parts.values() for note in part.notes],
@@ -131,20 +144,15 @@ def _parts(files: dict[str, Path], root: str | None, image: str) -> dict[str, Pa
     return {name: found[name] for name in PARTS if name in found}
 
 
-def _of_arrow(files: dict[str, Path], splits: dict[str, str] | None, image: str | None) -> dict[str, Part]:
-    """The images of a folder that `save_to_disk` made, by split."""
-    path, where = files["path"], f"{WHERE}.path"
-    if len(files) > 1:
-        what = f"{path} has splits of its own"
-        raise MeshError(what, where=f"{WHERE}.{[*files][1]}", instead="splits: {test: NAME}")
-    known = read_folder(path, where)
+def _of_arrow(origin: Origin, splits: dict[str, str] | None, image: str | None, where: str) -> dict[str, Part]:
+    """The images of a data set of the library, by split."""
     found = {}
-    for part, split in official(known, splits, str(path), where).items():
+    for part, split in official(origin.splits(where), splits, origin.path, where).items():
         name = splits[part] if splits else part
-        column = image_column(split, image, str(path), f"{WHERE}.image")
+        column = image_column(split, image, origin.path, f"{WHERE}.image")
         others = split.select_columns([one for one in split.column_names if one != column])
-        rows = rows_of(others, f"{path}, split {name}", where) if others.column_names else None
-        archive = Arrow(path, where, name, column, split)
+        rows = rows_of(others, f"{origin.path}, split {name}", where) if others.column_names else None
+        archive = Arrow(origin, where, name, column, split)
         found[part] = Part(where, archive, archive.names, rows=rows, declared=split)
     return found
 

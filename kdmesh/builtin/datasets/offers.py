@@ -51,15 +51,25 @@ class TorchvisionConfig(Config):
     split: str | None = Field(None, description="one of its splits alone, as all the data")
 
 
-class ImagesConfig(Config):
-    """Images in a folder for each class, in a .zip or .tar of such, or listed in a table of paths."""
+HUB_ALONE = ("validation_path", "test_path", "transfer_path", "root")
+"""What a data set of the hub has by itself."""
 
-    path: str = Field(
+
+class ImagesConfig(Config):
+    """Images in a folder for each class, in a .zip or .tar of such, listed in a table of paths, or of `datasets`."""
+
+    path: str | None = Field(
+        None,
         description="folder, .zip or .tar with a folder for each class, perhaps below train/, validation/, test/ and "
-        "transfer/; a table of paths: .csv, .tsv, .jsonl, .parquet; or a folder that `save_to_disk` of `datasets` made"
+        "transfer/; a table of paths: .csv, .tsv, .jsonl, .parquet; or a folder that `save_to_disk` of `datasets` made",
     )
+    hub: str | None = Field(None, description="id of a Hugging Face data set, instead of `path`")
+    name: str | None = Field(None, description="hub: the data set's configuration")
+    revision: str | None = Field(None, description="hub: branch, tag or commit")
     splits: dict[Literal["train", "validation", "test"], str] | None = Field(
-        None, description="datasets: which of its splits are train, validation and test; by default those so named"
+        None,
+        description="hub, folder of `datasets`: which of its splits are train, validation and test; by default those "
+        "so named",
     )
     validation_path: str | None = Field(None, description="the same with the official validation split")
     test_path: str | None = Field(None, description="the same with the official test split")
@@ -98,8 +108,15 @@ class ImagesConfig(Config):
     def _of_one_form(self) -> Self:
         if isinstance(self.resize, list) and not all(1 <= size <= 16384 for size in self.resize):
             raise ValueError(f"`resize` is {self.resize}: a height and a width from 1 to 16384")
-        saved = any((Path(self.path) / name).is_file() for name in SAVED)
-        if not is_table(Path(self.path)):
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("needs `path` or `hub`, one of them")
+        for name in ("name", "revision") if self.hub is None else HUB_ALONE:
+            if getattr(self, name) is not None:
+                said = "`hub`" if self.hub is None else "`path`"
+                raise ValueError(f"`{name}` goes with {said}")
+        source = Path(self.path or "")
+        saved = self.hub is not None or any((source / name).is_file() for name in SAVED)
+        if not is_table(source):
             for name in ("root",) if saved else ("root", "image", "label", "values", "indicators"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"`{name}` goes with a table of paths, and {self.path} is none by its name")

@@ -41,4 +41,5 @@ def text_file(path: str, characters: int = 512, test: float = 0.1, licence: str 
         official={"train": train, "test": last} if held else {},
         licence=licence or "not stated",
         source=path,
+        reads={"characters": str(characters)},
     )

@@ -75,7 +75,7 @@ def export(
         compared = _compare(trained, graph, answers, form, tolerance)
         scored = None
         if inputs is not None:
-            scored = _score(trained, stand_in(trained, graph, answers), inputs, label, told)
+            scored = score(trained, stand_in(trained, graph, answers), inputs, label, told)
         _keep_beside(trained, draft)
         record = _record(trained, graph, form, draft, {**compared, "tolerance": tolerance}, scored)
         write_json(draft / RECORD, record)
@@ -146,7 +146,7 @@ def _above(value: float) -> float:
     return math.ceil(value / unit) * unit
 
 
-def _score(
+def score(
     trained: Trained, exported: Trained, inputs: Inputs, label: str | None, told: Callable[[int], None]
 ) -> dict[str, Any]:
     """The metrics of the run on these samples, of the file and of the agent."""

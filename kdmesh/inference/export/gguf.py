@@ -11,15 +11,19 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.files import REFERENCE, sha256, write, write_json
-from kdmesh.inference.export.exporting import RECORD, Exported, placed, refuse_folder
-from kdmesh.inference.export.llama_server import compared
+from kdmesh.inference.export import llama_server
+from kdmesh.inference.export.exporting import RECORD, Exported, placed, refuse_folder, score
 from kdmesh.inference.export.modelfile import modelfile
+from kdmesh.inference.export.standing import StandIn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kdmesh.inference.inputs import Inputs
     from kdmesh.inference.trained import Trained
 
 FORMS = {"gguf": "GGUF", "ollama": "GGUF for Ollama"}
@@ -37,20 +41,25 @@ def export(
     checkout: str | None,
     numbers: str = TYPES[0],
     tolerance: float | None = None,
+    inputs: Inputs | None = None,
+    told: Callable[[int], None] = lambda done: None,
 ) -> Exported:
     """Convert an agent's folder into ``folder``; ``to``: `gguf` or `ollama`. Nothing is left where that fails.
 
-    MeshError for an agent that is no language model, or has an adapter or weights elsewhere, where the converter is not
-    there or refuses, and where the file, served, is further from the agent than ``tolerance`` of a log-probability.
+    ``inputs``: texts on which the file, served, and the agent are scored. MeshError for an agent that is no language
+    model, or has an adapter or weights elsewhere, where the converter is not there or refuses, and where the file,
+    served, is further from the agent than ``tolerance`` of a log-probability.
     """
     _refuse(trained)
     script = _script(checkout)
+    if inputs is not None and (why := llama_server.missing()):
+        raise MeshError(f"{why}, which would serve the file", where="--data", instead="pip install xllamacpp")
     refuse_folder(folder)
     with placed(folder) as draft:
         _convert(script, trained, draft / FILE, numbers)
         if to == "ollama":
             write(draft / MODELFILE, modelfile(trained, f"./{FILE}"))
-        found = compared(trained, draft / FILE, TOLERANCE if tolerance is None else tolerance)
+        found, scored = _served(trained, draft / FILE, TOLERANCE if tolerance is None else tolerance, inputs, told)
         record = {
             "kdmesh_export": 1,
             "format": to,
@@ -63,9 +72,25 @@ def export(
             "files": {one.name: sha256(one) for one in sorted(draft.iterdir())},
             "versions": {name: version(name) for name in ("kdmesh", "torch", "transformers")},
             "compared": found,
+            **({"scored": scored} if scored is not None else {}),
         }
         write_json(draft / RECORD, record)
     return Exported(folder, record)
+
+
+def _served(
+    trained: Trained, file: Path, tolerance: float, inputs: Inputs | None, told: Callable[[int], None]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """How a file compares with its agent, and both's scores; that nothing could serve it, where that is so."""
+    if why := llama_server.missing():
+        return {"served": False, "why": why}, None
+    with llama_server.served(trained, file) as ask:
+        found = llama_server.compared(trained, ask, tolerance)
+        if inputs is None:
+            return found, None
+        width = trained.module.model.net.get_output_embeddings().weight.shape[0]
+        stands = StandIn.of(trained, lambda x: llama_server.log_probs(ask, x, width), width, together=1)
+        return found, score(trained, stands, inputs, None, told)
 
 
 def _refuse(trained: Trained) -> None:
