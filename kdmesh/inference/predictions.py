@@ -13,6 +13,7 @@ from kdmesh.errors import MeshError
 from kdmesh.inference.writing import write_texts
 from kdmesh.signals.lazy import dense
 from kdmesh.streams.tokens import Encoded
+from kdmesh.streams.unread import Unread
 from kdmesh.text.encoder import NO_TAG
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from kdmesh.inference.trained import Trained
     from kdmesh.streams.texts import Sample
-    from kdmesh.streams.unread import Unread
 
 Kind = Literal["class", "labels", "values", "spans", "order", "text"]
 
@@ -156,7 +156,7 @@ def predict(
         assert isinstance(x, list | tuple)
         return Predictions([], write_texts(trained, x, most, told), kind=kind)
     cut: list[int] = []
-    read = trained.tokens(x, cut) if isinstance(x, list | tuple) else x
+    read = x if isinstance(x, Tensor | Unread) else trained.tokens(x, cut)
     names, scores = trained.names, dense(trained.scores(read, told))
     if kind == "values":
         return Predictions(names, scores.tolist(), scores, cut=tuple(cut), kind=kind)

@@ -74,7 +74,7 @@ def load_saved(root: Path, config: dict[str, Any], source: Path | None = None) -
         what = f"found {config['classes']:,} classes"
         raise MeshError(what, file=str(root), where="classes", instead=f"at most {CLASSES:,}")
     tokenizer = read(str(root))
-    limit = own.get("max_length") or config["max_length"]
+    limit = config["max_length"] or own.get("max_length")  # what the run let it read, which may be less
     told = own.get("bi_encoder")
     embeds = None if told is None else BiEncoderSettings.model_validate(told)
     two_parts = head_of(task) == CAUSAL and in_two_parts(str(source or root), None, False, {})
