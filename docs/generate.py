@@ -25,6 +25,7 @@ from kdmesh.gates import Gate
 from kdmesh.metrics import Answers, Metric
 from kdmesh.objectives import Objective
 from kdmesh.plugins import IN_FILES, KINDS, Registry
+from kdmesh.prunings import Pruning
 from kdmesh.samplers import Choices, Range, Sampler
 from kdmesh.signals.lazy import Lazy
 from kdmesh.spec import (
@@ -54,7 +55,6 @@ from kdmesh.spec.elsewhere import fields as fields_of
 from kdmesh.spec.explain import words_of
 from kdmesh.spec.flows import DenominatorSpec
 from kdmesh.spec.prepare import PrepareSpec
-from kdmesh.spec.prune import HeadsPrune, LayersPrune, MagnitudePrune, NeuronsPrune, PruneSpec
 from kdmesh.spec.train import EarlyStopping, KeepBest
 from kdmesh.strategies import Canvas, Strategy
 from kdmesh.streams.table import Table
@@ -72,6 +72,7 @@ PUBLIC = {
     "kdmesh.tasks": "`Task`, and which way a figure is better; imports no torch",
     "kdmesh.filters": "`Filter`, `WrittenText`, built-in filters; `TextRule`, `Candidate`, `Choice`, rules of texts",
     "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
+    "kdmesh.prunings": "`Pruning`, the built-in rules, and what takes units out of a model of transformers",
     "kdmesh.samplers": "`Sampler`, `Choices` and `Range`, for `kdmesh sweep`; imports no torch",
     "kdmesh.sections": "`Section` and its blocks, for `kdmesh_report`; imports no torch",
     "kdmesh.trackers": "`Tracker` and `Observer`, for plugins that keep figures of runs elsewhere; imports no torch",
@@ -98,6 +99,7 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "Tasks": (Task, "kdmesh.tasks"),
     "Metrics": (Metric, ""),
     "What a metric sees": (Answers, ""),
+    "Pruning rules": (Pruning, "kdmesh.prunings"),
     "Samplers": (Sampler, ""),
     "Values that a sampler is given": (Choices, ""),
     "A range that a sampler is given": (Range, ""),
@@ -208,6 +210,7 @@ kind and name of the offer, its distribution and version, node or flow, step, wh
 | metrics | a number below 2^63, or None; one that is NaN, of answers that are finite, counts as not defined; plain data where the offer is not `scalar`; `each`: a number a row |
 | filters | a list of bools, one for each text |
 | rules over texts | a `Choice`: a place among the texts or a reason, and plain data |
+| pruning rules | a network of the same class; or a mask of bool for each weight, and as many left out as it said |
 | tasks | `outputs` 1 or more, `decide` int64 a row, of classes one of them, `chance` a `Chance` or None |
 | data sets | a `Table`, see there, on the CPU, without gradient, finite |
 | samplers | one of the space's values for each path |
@@ -262,6 +265,7 @@ FACTORIES = {  # by kind: how a factory is called, and what it gives
     "metrics": ("factory(**settings)", "`kdmesh.metrics.Metric`"),
     "filters": ("factory(**settings)", "`kdmesh.filters.Filter`"),
     "text_rules": ("factory(**settings)", "`kdmesh.filters.TextRule`"),
+    "prunings": ("factory(**settings)", "`kdmesh.prunings.Pruning`"),
     "samplers": (
         "factory(*, axes: list[Choices | Range], count: int, seed: int, higher: bool, folder: Path, **settings)",
         "`kdmesh.samplers.Sampler`",
@@ -776,26 +780,6 @@ apart: true
     AnswersSpec: """\
 form: int8
 """,
-    PruneSpec: """\
-- layers: {drop: [4, 5]}
-- heads: {drop: 4}
-- neurons: {share: 0.5}
-- magnitude: {share: 0.5}
-""",
-    LayersPrune: """\
-drop: 2
-by: alternate
-""",
-    HeadsPrune: """\
-drop: 4
-""",
-    NeuronsPrune: """\
-share: 0.5
-""",
-    MagnitudePrune: """\
-share: 0.5
-over: layer
-""",
     EmaSpec: """\
 of: s
 decay: 0.99
@@ -1261,11 +1245,6 @@ HEADINGS: dict[type[Strict], str] = {
     AgentSpec: "`agents.NAME`",
     ViewSpec: "`agents.NAME.view`",
     AnswersSpec: "`agents.NAME.answers`",
-    PruneSpec: "`agents.NAME.prune.N`",
-    LayersPrune: "`agents.NAME.prune.N.layers`",
-    HeadsPrune: "`agents.NAME.prune.N.heads`",
-    NeuronsPrune: "`agents.NAME.prune.N.neurons`",
-    MagnitudePrune: "`agents.NAME.prune.N.magnitude`",
     EmaSpec: "`agents.NAME.update.ema`",
     TrainSpec: "`train`, and `agents.NAME.train` for one agent",
     EarlyStopping: "`train.early_stopping`",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MetricOffer,
         ModelOffer,
         ObjectiveOffer,
+        PruningOffer,
         SamplerOffer,
         SignalOffer,
         StrategyOffer,
@@ -241,6 +242,24 @@ def kdmesh_text_rules() -> list[TextRuleOffer]:  # type: ignore[empty-body]
         @kdmesh.hookimpl
         def kdmesh_text_rules():
             return [TextRuleOffer("briefest", "kdmesh_brief.rule:Briefest", Brief, "the text with the fewest words")]
+    """
+
+
+@hookspec
+def kdmesh_prunings() -> list[PruningOffer]:  # type: ignore[empty-body]
+    """Offer pruning rules, which take something out of an agent's weights before it trains.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import Config, PruningOffer
+
+        class Pattern(Config):
+            of: int = 4
+
+        @kdmesh.hookimpl
+        def kdmesh_prunings():
+            return [PruningOffer("two_of", "kdmesh_two.rule:TwoOf", Pattern, "two of each few", takes="weights")]
     """
 
 

@@ -56,6 +56,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "metrics": {"labels": LABELS, "needs": ("characters", "classes", "texts", "given", "pairs")},
     "filters": {"needs": ("loss", "answers", "reward")},
     "text_rules": {"needs": ("score",), "pairs": ("", "too", "only")},
+    "prunings": {"takes": ("units", "weights")},
 }
 """What a trait of an offer may name, by kind."""
 
@@ -293,6 +294,19 @@ class TextRuleOffer(Offer):
     needs: tuple[str, ...] = ()
     reads: bool = False
     pairs: str = ""  # of: too, only
+
+
+@dataclass(frozen=True)
+class PruningOffer(Offer):
+    """Says what is taken out of an agent's weights before it trains: ``factory(**config)`` gives a
+    :class:`kdmesh.prunings.Pruning`.
+
+    ``takes``: `units`, of a network of transformers, which becomes a smaller one; or single `weights`, which become 0
+    and stay it while the rest trains.
+    """
+
+    kind: ClassVar[str] = "prunings"
+    takes: str = "units"  # of: units, weights
 
 
 @dataclass(frozen=True)

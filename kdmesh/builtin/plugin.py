@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         MetricOffer,
         ModelOffer,
         ObjectiveOffer,
+        PruningOffer,
         SamplerOffer,
         SignalOffer,
         StrategyOffer,
@@ -70,6 +71,14 @@ def kdmesh_text_rules() -> list[TextRuleOffer]:
     from kdmesh.builtin.text_rules.offers import TEXT_RULES
 
     return TEXT_RULES
+
+
+@hookimpl
+def kdmesh_prunings() -> list[PruningOffer]:
+    """Built-in pruning rules."""
+    from kdmesh.builtin.prunings.offers import PRUNINGS
+
+    return PRUNINGS
 
 
 @hookimpl

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     "strategy", "objective", "consensus", "model", "dataset", "view", "signal", "task", "metric", "sampler", "gate",
-    "filter", "text_rule", "observer",
+    "filter", "text_rule", "pruning", "observer",
 )  # fmt: skip
 TEMPLATES = Path(__file__).parent.parent / "templates"
 

@@ -58,6 +58,12 @@ def agents(spec: MeshSpec, registry: Registry) -> None:
                 seen.add(key)
         for number, view in enumerate(agent.view.augment):
             registry.check("views", view.name, view.config, f"{where}.view.augment.{number}")
+        for number, rule in enumerate(agent.prune):
+            at = f"{where}.prune.{number}"
+            registry.check("prunings", rule.name, rule.config, at)
+            if registry.find("prunings", rule.name).takes == "weights" and number + 1 < len(agent.prune):
+                what = f"`{rule.name}` comes last, and once: zeros are of the weights that are left"
+                raise MeshError(what, where=at, instead="what takes units before it")
     if spec.data is not None and not spec.data.dataset.is_import:
         registry.check("datasets", spec.data.dataset.name, spec.data.dataset.config, "data.dataset")
 

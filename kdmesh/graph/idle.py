@@ -83,6 +83,8 @@ def _named(plan: Plan) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     for agent, spec in plan.spec.agents.items():
         for number, view in enumerate(spec.view.augment):
             yield plan.at(f"agents.{agent}.view.augment.{number}"), "views", view.name, view.config
+        for number, rule in enumerate(spec.prune):
+            yield plan.at(f"agents.{agent}.prune.{number}"), "prunings", rule.name, rule.config
         if spec.gate is not None:
             yield plan.at(f"agents.{agent}.gate"), "gates", spec.gate.name, spec.gate.settings
     for name, stream in plan.spec.streams.items():

@@ -96,7 +96,7 @@ def build(
         drawn = getattr(module, "drawn", ()) if path is None else ()
         place = torch.device(device if device == "meta" else "cpu")
         with refused_at(f"agents.{agent}"), guard.seeded(seed_of(plan, agent)), place:
-            pruned(module, spec.prune, drawn)
+            pruned(module, spec.prune, drawn, registry)
     if spec.quantize is not None:
         with refused_at(f"agents.{agent}.quantize"):
             quantize(module)

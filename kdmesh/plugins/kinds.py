@@ -17,6 +17,7 @@ NOUNS = {
     "metrics": "metric",
     "filters": "filter",
     "text_rules": "rule over texts",
+    "prunings": "pruning rule",
     "samplers": "sampler",
     "commands": "command",
 }

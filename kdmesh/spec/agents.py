@@ -6,9 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from kdmesh.spec.base import MOST, GateRef, ModelRef, Strict, ViewRef
+from kdmesh.spec.base import MOST, GateRef, ModelRef, PruningRef, Strict, ViewRef
 from kdmesh.spec.prepare import PrepareSpec, refuse_twice
-from kdmesh.spec.prune import PruneSpec
 from kdmesh.spec.train import TrainOverride
 
 
@@ -73,7 +72,7 @@ class AgentSpec(Strict):
     update: Literal["grad", "frozen", "merged"] | EmaUpdate = Field(
         "grad", description="grad, frozen, merged (flows `as: weights` alone change them) or {ema: {of: agent}}"
     )
-    prune: list[PruneSpec] = Field(
+    prune: list[PruningRef] = Field(
         default_factory=list, description="what is taken out of its initial weights before it trains, in this order"
     )
     quantize: Literal["int8"] | None = Field(
@@ -119,14 +118,7 @@ class AgentSpec(Strict):
     @field_validator("prune", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
-
-    @field_validator("prune")
-    @classmethod
-    def _zeros_last(cls, value: list[PruneSpec]) -> list[PruneSpec]:
-        if any(one.magnitude is not None for one in value[:-1]):
-            raise ValueError("`magnitude` comes last, and once: zeros are of the weights that are left")
-        return value
+        return [value] if isinstance(value, dict | str) else value
 
     @model_validator(mode="after")
     def _own_samples(self) -> Self:

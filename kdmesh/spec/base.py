@@ -192,6 +192,12 @@ class TextRuleRef(Named):
         return {f"{self.name}.metric.{at}": path for at, path in found.items() if isinstance(path, str) and ":" in path}
 
 
+class PruningRef(Named):
+    """One thing that is taken out of an agent's weights, with its settings."""
+
+    kind: ClassVar[str] = "prunings"
+
+
 class MetricRef(Named):
     """A metric with its settings; ``by``, which any may have, names a column whose values it is measured by, and
     ``of``, of metrics of pairs, the agent whose log-probabilities are taken off.

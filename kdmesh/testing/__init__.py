@@ -32,6 +32,7 @@ pytest.register_assert_rewrite(
             "models",
             "objectives",
             "observers",
+            "prunings",
             "rules",
             "run_mesh",
             "samplers",
@@ -54,6 +55,7 @@ from kdmesh.testing.mixes import MixContract  # noqa: E402
 from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
 from kdmesh.testing.observers import ObserverContract  # noqa: E402
+from kdmesh.testing.prunings import PruningContract  # noqa: E402
 from kdmesh.testing.run_mesh import MeshRun, RunMesh  # noqa: E402
 from kdmesh.testing.samplers import SamplerContract  # noqa: E402
 from kdmesh.testing.signals import SignalContract  # noqa: E402
@@ -74,6 +76,7 @@ __all__ = [
     "ModelContract",
     "ObjectiveContract",
     "ObserverContract",
+    "PruningContract",
     "RunMesh",
     "SamplerContract",
     "SignalContract",

@@ -13,17 +13,20 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 import kdmesh
+from kdmesh.contracts.pruning import Pruning
 from kdmesh.engine.check import check
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.compression.pruning import pruned, pruned_of
 from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.offers import PruningOffer
 from kdmesh.plugins import registry
-from kdmesh.spec.prune import PruneSpec
+from kdmesh.spec import PruningRef
 from kdmesh.spec.read import parse
 from kdmesh.spec.train import TrainSpec
+from kdmesh.testing.run_mesh import lent
 from kdmesh.text.model import TextModel
 
 IDS = torch.arange(1, 22).reshape(3, 7)
@@ -52,8 +55,12 @@ def net(model: str, config: str, **more: Any) -> Any:
     return made.eval()
 
 
-def steps(*given: dict[str, Any]) -> list[PruneSpec]:
-    return [PruneSpec.model_validate(one) for one in given]
+def steps(*given: dict[str, Any]) -> list[PruningRef]:
+    return [PruningRef.model_validate(one) for one in given]
+
+
+def take_out(module: nn.Module, *given: dict[str, Any]) -> None:
+    pruned(module, steps(*given), (), registry())
 
 
 def text(inner: Any) -> TextModel:
@@ -63,7 +70,7 @@ def text(inner: Any) -> TextModel:
 
 def smaller(inner: Any, *given: dict[str, Any]) -> Any:
     module = text(copy.deepcopy(inner))
-    pruned(module, steps(*given), ())
+    take_out(module, *given)
     return module.net.eval()
 
 
@@ -92,6 +99,97 @@ def test_without_heads_it_computes_as_the_whole_with_these_cut_off(drop: Any) ->
     assert torch.allclose(small(IDS).logits, whole(IDS).logits, atol=1e-4)
 
 
+def strongest(parts: list[torch.Tensor], count: int, left: int) -> torch.Tensor:
+    """Of matrices whose rows are a unit's, one after the other: the units of the largest product of norms."""
+    norms = torch.stack([one.detach().double().reshape(count, -1).norm(dim=1) for one in parts])
+    return norms.log().sum(0).argsort(descending=True)[:left].sort().values
+
+
+def test_a_narrower_llama_keeps_its_heads_and_the_strongest_units() -> None:
+    whole = llama()
+    small = smaller(whole, {"width": {"share": 0.25}})
+    assert (small.config.hidden_size, small.config.head_dim, small.config.num_attention_heads) == (12, 4, 4)
+    old, new, parts = whole.state_dict(), small.state_dict(), []
+    for name, one in old.items():
+        if one.dim() > 1:
+            out = name.endswith(("o_proj.weight", "down_proj.weight"))
+            parts.append(one if out else one.T)
+    left = strongest(parts, 16, 12)
+    for name, one in old.items():
+        out = one.dim() == 1 or name.endswith(("o_proj.weight", "down_proj.weight"))
+        assert torch.equal(new[name], one[left] if out else one[:, left]), name
+    assert small(IDS).logits.isfinite().all() and not list(small.named_buffers(recurse=False))
+
+
+def test_a_narrower_bert_has_fewer_heads_in_each_layer() -> None:
+    whole = bert(hidden_size=24, num_attention_heads=3)
+    small = smaller(whole, {"width": {"share": 1 / 3}})
+    assert (small.config.hidden_size, small.config.num_attention_heads) == (16, 2)
+    old, new = whole.state_dict(), small.state_dict()
+    heads, parts = {}, []
+    for number in range(4):
+        own = f"bert.encoder.layer.{number}.attention."
+        into = [old[f"{own}self.{one}.weight"] for one in ("query", "key", "value")]
+        kept = strongest([*into, old[f"{own}output.dense.weight"].T], 3, 2)
+        heads[number] = (kept[:, None] * 8 + torch.arange(8)).flatten()
+        parts += [one.T for one in into] + [old[f"{own}output.dense.weight"]]
+    rest = [name for name, one in old.items() if one.dim() > 1 and ".attention." not in name]
+    assert len(rest) == 3 + 2 * 4 + 2  # embeddings, feed-forward layers, pooler and classifier
+    for name in rest:
+        parts += [old[name].T] if old[name].shape[1] == 24 else []
+        parts += [old[name]] if old[name].shape[0] == 24 else []
+    units = strongest(parts, 24, 16)
+    for number, kept in heads.items():
+        own = f"bert.encoder.layer.{number}.attention."
+        for one in ("query", "key", "value"):
+            assert torch.equal(new[f"{own}self.{one}.weight"], old[f"{own}self.{one}.weight"][kept][:, units])
+            assert torch.equal(new[f"{own}self.{one}.bias"], old[f"{own}self.{one}.bias"][kept])
+        assert torch.equal(new[f"{own}output.dense.weight"], old[f"{own}output.dense.weight"][units][:, kept])
+    assert torch.equal(new["classifier.weight"], old["classifier.weight"][:, units])
+    assert torch.equal(new["bert.embeddings.LayerNorm.weight"], old["bert.embeddings.LayerNorm.weight"][units])
+    assert small(IDS).logits.isfinite().all()
+
+
+def test_a_plugin_takes_out_what_it_will(tmp_path: Path) -> None:
+    offer = PruningOffer("two_of_four", f"{__name__}:TwoOfFour", summary="two of every four", takes="weights")
+    with lent([offer]):
+        fields = {
+            "name": "m", "data": {"dataset": "digits"}, "train": {"steps": 5, "batch_size": 32},
+            "agents": {"s": {
+                "model": {"mlp": {"hidden": [16]}}, "weights": str(begun(tmp_path) / "model.safetensors"),
+                "prune": "two_of_four",
+            }},
+        }  # fmt: skip
+        run_once(Request(parse(fields), "inline", out=tmp_path))
+        (folder,) = tmp_path.glob("m/*/agents/s")
+        weights = [part.weight for part in kdmesh.load(folder).modules() if isinstance(part, nn.Linear)]
+        for one in weights:
+            assert ((one.reshape(-1, 4) != 0).sum(1) == 2).all()
+        module = nn.Sequential(nn.Linear(8, 4))
+        for odd, said in (("less", "leaves out 16 values, and said 12"), ("number", "a mask of bool for each weight")):
+            TwoOfFour.odd = odd
+            try:
+                with pytest.raises(RunFailed, match=said):
+                    take_out(module, {"two_of_four": {}})
+            finally:
+                TwoOfFour.odd = ""
+
+
+class TwoOfFour(Pruning):
+    odd = ""
+
+    def left(self, weights: Any) -> Any:
+        found = {}
+        for name, one in weights.items():
+            groups = one.abs().reshape(-1, 4)
+            kept = torch.zeros_like(groups, dtype=torch.bool).scatter(1, groups.topk(2, 1).indices, True)
+            found[name] = kept.reshape(one.shape) if self.odd != "number" else kept.reshape(one.shape).float()
+        return found
+
+    def zeros(self, sizes: Any) -> int:
+        return sum(sizes) // 2 - 4 * (self.odd == "less")
+
+
 @pytest.mark.parametrize(
     ("how", "left"),
     [({"drop": [1]}, [0, 2, 3]), ({"drop": 2}, [0, 1]), ({"drop": 2, "by": "alternate"}, [1, 3])],
@@ -108,9 +206,9 @@ def test_without_memory_it_has_the_same_shapes() -> None:
     given = [{"layers": {"drop": 1}}, {"neurons": {"share": 0.5}}, {"magnitude": {"share": 0.3}}]
     with torch.device("meta"):
         module = text(bert().to("meta"))
-        pruned(module, steps(*given), ())
+        take_out(module, *given)
     real = text(bert())
-    pruned(real, steps(*given), ())
+    take_out(real, *given)
     assert {n: p.shape for n, p in module.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
     one, other = pruned_of(module), pruned_of(real)
     assert one is not None and other is not None and one.told() == other.told() and other.zeros > 0
@@ -124,7 +222,7 @@ def test_the_smallest_weights_become_0(over: str) -> None:
     with torch.no_grad():
         module[0].weight.mul_(1e-4)
         before = copy.deepcopy(module)
-    pruned(module, steps({"magnitude": {"share": 0.4, "over": over}}), ())
+    take_out(module, {"magnitude": {"share": 0.4, "over": over}})
     gone = [int((module[n].weight == 0).sum()) for n in (0, 2)]
     assert gone == ([24, 20] if over == "layer" else [44, 0])
     kept = module[0].weight[module[0].weight != 0].abs()
@@ -140,7 +238,7 @@ def test_the_smallest_weights_become_0(over: str) -> None:
 def test_zeros_stay_while_the_rest_trains(optimizer: dict[str, Any]) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 4, bias=False))
-    pruned(module, steps({"magnitude": {"share": 0.5}}), ())
+    take_out(module, {"magnitude": {"share": 0.5}})
     gone = [module[n].weight == 0 for n in (0, 2)]
     before = [module[n].weight.clone() for n in (0, 2)]
     weights = LocalWeights("s", module, TrainSpec.model_validate({"optimizer": optimizer, "clip": 0.5}))
@@ -208,8 +306,10 @@ def test_a_language_model_with_fewer_heads_loads_anywhere(tmp_path: Path) -> Non
         ({"layers": {"drop": [1, 1]}}, "twice"),
         ({"layers": {"drop": [1], "by": "last"}}, "leave it out"),
         ({"heads": {"drop": []}}, "agents.s.prune.0.heads.drop"),
-        ({}, "write one of"),
-        ({"layers": {"drop": 1}, "heads": {"drop": 1}}, "write one of"),
+        ({}, "one name with its settings"),
+        ({"layers": {"drop": 1}, "heads": {"drop": 1}}, "one name with its settings"),
+        ("layers", "agents.s.prune.0.layers.drop"),
+        ({"width": {"share": 1.5}}, "agents.s.prune.0.width.share"),
         ([{"magnitude": {"share": 0.5}}, {"layers": {"drop": 1}}], "comes last"),
         ({"filters": {"share": 0.5}}, "filters"),
     ],
@@ -217,7 +317,7 @@ def test_a_language_model_with_fewer_heads_loads_anywhere(tmp_path: Path) -> Non
 def test_what_makes_no_sense_is_refused_where_it_is_written(prune: Any, said: str) -> None:
     fields = {"data": {"dataset": "digits"}, "agents": {"s": {"model": "mlp", "prune": prune}}}
     with pytest.raises(MeshError) as error:
-        parse(fields)
+        make_plan(parse(fields), registry())
     assert said in str(error.value)
 
 
@@ -230,6 +330,8 @@ def test_what_makes_no_sense_is_refused_where_it_is_written(prune: Any, said: st
         (bert, {"heads": {"drop": 2}}, "bert has no smaller form with fewer heads"),
         (bert, {"neurons": {"share": 0.001}}, "none of them"),
         (bert, {"neurons": {"share": 0.99}}, "all of them"),
+        (bert, {"width": {"share": 0.1}}, "none of them"),
+        (llama, {"width": {"share": 0.99}}, "all of them"),
         (llama, {"heads": {"drop": 2}}, "2 heads are to go, and there are 2"),
         (llama, {"heads": {"drop": [2]}}, "there is no head 2"),
     ],
@@ -237,13 +339,13 @@ def test_what_makes_no_sense_is_refused_where_it_is_written(prune: Any, said: st
 def test_what_a_model_cannot_be_pruned_by_is_refused(make: Any, prune: dict[str, Any], said: str) -> None:
     module = text(make())
     with pytest.raises(MeshError, match=said) as error:
-        pruned(module, steps(prune), ())
+        take_out(module, prune)
     assert error.value.where.startswith(f"prune.0.{next(iter(prune))}") and error.value.instead
 
 
 def test_fused_queries_are_refused_rather_than_cut_wrongly() -> None:
     phi = net("Phi3ForCausalLM", "Phi3Config", num_key_value_heads=4)
-    for prune in ({"heads": {"drop": 2}}, {"neurons": {"share": 0.5}}):
+    for prune in ({"heads": {"drop": 2}}, {"neurons": {"share": 0.5}}, {"width": {"share": 0.5}}):
         with pytest.raises(MeshError, match="phi3 has no smaller form"):
             smaller(phi, prune)
 

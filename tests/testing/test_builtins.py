@@ -35,6 +35,7 @@ CONTRACTS = {
     "gates": testing.GateContract,
     "filters": testing.FilterContract,
     "text_rules": testing.TextRuleContract,
+    "prunings": testing.PruningContract,
 }
 BERT = {
     "model_type": "bert",
@@ -111,6 +112,11 @@ DECLARED = {
     ("filters", "perplexity"): {"config": {"max": 20.0}},
     ("text_rules", "vote"): {"config": {"ties": "first", "share": 0.5}},
     ("text_rules", "best_of"): {"config": {"metric": {"numeric_answer": {}}}},
+    ("prunings", "layers"): {"config": {"drop": 1, "by": "alternate"}},
+    ("prunings", "heads"): {"config": {"drop": 1}},
+    ("prunings", "neurons"): {"config": {"share": 0.5}},
+    ("prunings", "width"): {"config": {"share": 0.25}},
+    ("prunings", "magnitude"): {"config": {"share": 0.3, "over": "model"}},
     ("samplers", "grid"): {"ranges": False},
     ("signals", "top_k"): {"config": {"k": 2}},
     ("signals", "sampled"): {"config": {"draws": 4, "k": 1}},
@@ -137,6 +143,7 @@ ON_RAY = {
     "gates": ("gap",),
     "filters": ("best", "confirmed", "dedup"),
     "text_rules": ("best_of",),
+    "prunings": ("width",),
 }
 """Of each kind those that differ in what hosts are sent, keep or draw. The others' meshes are run there by `make slow`,
 and every bundled topology is in tests/ray/test_ray_bits.py."""

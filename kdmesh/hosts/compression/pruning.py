@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from kdmesh.errors import MeshError
-from kdmesh.hosts.compression import heads, layers, magnitude, neurons
+from kdmesh.errors import FAULTS, MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from kdmesh.spec.prune import PruneSpec
+    from kdmesh.contracts.pruning import Pruning
+    from kdmesh.plugins import Registry
+    from kdmesh.spec import PruningRef
 
-STRUCTURED: dict[str, Any] = {"layers": layers.prune, "heads": heads.prune, "neurons": neurons.prune}
 NOTE = "kdmesh_pruned"  # where a module has its record
+ZEROED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -33,22 +35,26 @@ class Pruned:
         return {"before": self.before, "after": self.after, **({"zeros": self.zeros} if self.left else {})}
 
 
-def pruned(module: nn.Module, steps: Sequence[PruneSpec], drawn: Collection[str]) -> None:
+def pruned(module: nn.Module, steps: Sequence[PruningRef], drawn: Collection[str], registry: Registry) -> None:
     """Prune a module in place, in this order. ``drawn``: its parameters that no file had.
 
     MeshError, with ``where`` from `prune` on, for what the module cannot be pruned by.
     """
     before, left, zeros = _count(module), dict[str, Tensor](), 0
     for number, step in enumerate(steps):
-        how, where = getattr(step, step.rule), f"prune.{number}.{step.rule}"
+        where = f"prune.{number}.{step.name}"
         try:
-            if step.rule in STRUCTURED:
-                _take(module, step.rule, how)
+            offer = registry.find("prunings", step.name)
+            rule: Pruning = offer.make(step.config)
+            if offer.takes == "units":
+                _take(module, step.name, rule)
             else:
-                left, zeros = magnitude.prune(module, how, drawn)
+                left, zeros = _zeroed(module, rule, drawn)
         except MeshError as error:
             error.where = f"{where}.{error.where}" if error.where else where
             raise
+        except FAULTS as error:
+            registry.attribute_error("prunings", step.name, error, f"on a {type(module).__name__}", where)
     setattr(module, NOTE, Pruned(before, _count(module), zeros, left))
 
 
@@ -64,15 +70,45 @@ def left_of(module: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
     return [] if found is None else [(named[name], mask) for name, mask in found.left.items()]
 
 
-def _take(module: Any, rule: str, how: Any) -> None:
+def _take(module: Any, name: str, rule: Pruning) -> None:
     """Give a model of transformers a smaller network."""
     if not hasattr(module, "become"):
-        what = f"a {type(module).__name__} is no model of transformers, whose {rule} could be left out"
+        what = f"a {type(module).__name__} is no model of transformers, whose {name} could be left out"
         raise MeshError(what, instead="magnitude: {share: 0.5}, or a model with smaller settings")
     if module.adapted is not None:
         what = f"the weights of a model with an adapter ({module.adapted}) stay as they are"
         raise MeshError(what, instead=f"no `{module.adapted}`, or no `prune`")
-    module.become(STRUCTURED[rule](module.net, how))
+    was, found = module.net, rule.smaller(module.net)
+    if type(found) is not type(was):
+        raise ValueError(f"it gave a {type(found).__name__}, not a {type(was).__name__}")
+    module.become(found)
+
+
+@torch.no_grad()
+def _zeroed(module: nn.Module, rule: Pruning, drawn: Collection[str]) -> tuple[dict[str, Tensor], int]:
+    """Put zeros into a module; by parameter which of its values are left, and how many are not.
+
+    MeshError where there is no layer that has such weights.
+    """
+    every = ((path, part) for path, part in module.named_modules() if isinstance(part, ZEROED))
+    weights: dict[str, Tensor] = {f"{path}.weight".removeprefix("."): part.weight for path, part in every}
+    weights = {name: one for name, one in weights.items() if not any(name.endswith(other) for other in drawn)}
+    if not weights:
+        what = f"a {type(module).__name__} has no linear or convolutional layer whose weights were read"
+        raise MeshError(what, instead="a model with one, or no `prune`")
+    zeros = rule.zeros([one.numel() for one in weights.values()])
+    left = dict(rule.left(weights))
+    shapes = {name: one.shape for name, one in weights.items()}
+    if {name: one.shape for name, one in left.items()} != shapes or any(
+        one.dtype != torch.bool for one in left.values()
+    ):
+        raise ValueError("it gave other than a mask of bool for each weight, of its shape")
+    found = zeros if next(iter(left.values())).is_meta else sum(int((~one).sum()) for one in left.values())
+    if found != zeros:
+        raise ValueError(f"it leaves out {found:,} values, and said {zeros:,}")
+    for name, one in weights.items():
+        one.mul_(left[name])
+    return left, zeros
 
 
 def _count(module: nn.Module) -> int:
