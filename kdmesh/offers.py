@@ -424,7 +424,8 @@ class ViewOffer(Offer):
     comes back has their shape and type. ``ids``: int64, the samples' stable ids; ``draw``: the epoch, or, where the
     agent says `draws: N`, what is left of it by N. A sample is to look the same for the same seed, id and draw,
     whatever its batch is; what is drawn from torch's, numpy's or Python's own generator is seeded by seed and draw, but
-    does depend on the batch.
+    does depend on the batch. One with a true attribute ``of_pixels`` is given images as the data have them where
+    `prepare` scales pixels, and what it makes is scaled after it.
 
     ``mixes``: it mixes the samples of a batch, and gives ``(x [B, ...], partner [B], share)``: row i of x is made of
     samples i and ``partner[i]`` (int64), by ``share`` and ``1 - share``, a float for all rows or ``[B]`` float32.

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.state import HostState
     from kdmesh.offers import SignalOffer
     from kdmesh.plugins import Registry
+    from kdmesh.streams.prepared import Prepared
 
 
 def weights(host: HostState, owner: str) -> Weights:
@@ -160,9 +161,12 @@ def view(host: HostState, agent: str, number: int) -> Any:
         seed = mix(host.seed, "mix", agent) if own.apart else mix(host.seed, "mix")
     try:
         with guard.alone():
-            call, strict = host.timed("views", ref.name, offer.make(ref.config, seed)), host.config.strict
+            augment = offer.make(ref.config, seed)
+            call, strict = host.timed("views", ref.name, augment), host.config.strict
     except FAULTS as error:
         host.registry.attribute_error("views", ref.name, error, f"to be made for {agent}", where)
+    if getattr(augment, "of_pixels", False) and (made := _scaled(host, agent)) is not None:
+        call = _before_scaling(call, made)
     if offer.factory.startswith(guard.OURS):
         return call
 
@@ -185,6 +189,21 @@ def view(host: HostState, agent: str, number: int) -> Any:
         return value
 
     return guarded
+
+
+def _scaled(host: HostState, agent: str) -> Prepared | None:
+    """How the pixels of an agent's images are scaled, if they are."""
+    made = None if host.reading.texts else host.reading.prepared(agent)
+    return made if made is not None and len(made.shape) > 1 else None
+
+
+def _before_scaling(call: Any, made: Prepared) -> Any:
+    """An augmentation that reads pixels as the data have them, of images that were scaled: it comes before that."""
+
+    def moved(x: Tensor, ids: Tensor, draw: int) -> Tensor:
+        return made.of_pixels(call(made.pixels(x), ids, draw)).to(x)
+
+    return moved
 
 
 def _at_step(host: HostState) -> str:

@@ -22,7 +22,7 @@ from kdmesh.files import read
 from kdmesh.streams.cells import Cells, Values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 SETTINGS, NUMBERS = "prepare.json", "prepare.safetensors"
@@ -102,6 +102,18 @@ class Group:
                 return values / numbers["by"]
             case "minmax":
                 return values * numbers["times"] + numbers["plus"]
+        return values
+
+    def undone(self, values: np.ndarray) -> np.ndarray:
+        """Values ``[..., C]`` as they were before they were scaled."""
+        numbers = self.numbers
+        match self.asked.get("scale"):
+            case "standard" | "robust":
+                return values * numbers["by"] + numbers["shift"]
+            case "maxabs":
+                return values * numbers["by"]
+            case "minmax":
+                return (values - numbers["plus"]) / numbers["times"]
         return values
 
     def _filled(self, values: np.ndarray, empty: np.ndarray, cells: Cells, learned: bool) -> np.ndarray:
@@ -188,7 +200,19 @@ class Prepared:
         """Samples ``[N, ...]`` float32 of values as the source has them, ``x [N, ...]`` of ``shape``."""
         if len(self.shape) == 1:
             return self.of_cells(Values.of(x, self.columns, where))
-        moved = self.groups[0].scaled(x.numpy().swapaxes(1, -1).astype(np.float64)).swapaxes(1, -1)
+        return self._moved(x, self.groups[0].scaled)
+
+    def of_pixels(self, x: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` float32 of pixels as the data have them."""
+        return self._moved(x.detach().cpu(), self.groups[0].scaled).to(x.device)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """The pixels of prepared images ``[N, C, H, W]``, as the data have them but for rounding."""
+        return self._moved(x.detach().cpu(), self.groups[0].undone).to(x.device)
+
+    def _moved(self, x: Tensor, by: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+        """Images, each channel by the numbers that are its own."""
+        moved = by(x.numpy().swapaxes(1, -1).astype(np.float64)).swapaxes(1, -1)
         return torch.from_numpy(np.ascontiguousarray(moved)).float()
 
     def files(self) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from kdmesh.builtin.views.offers import VIEWS, TorchvisionConfig
 from kdmesh.engine.launch import run_once
@@ -171,3 +172,47 @@ def test_on_ray_the_bits_are_those_of_one_process(ray_session: Any) -> None:
 def test_transformers_imports_beside_it() -> None:
     code = "import torchvision\nfrom transformers import BertForSequenceClassification, ViTForImageClassification"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(VISION)})
+
+
+class Seen(nn.Module):
+    """Keeps what it saw while it trained."""
+
+    kept: ClassVar[list[torch.Tensor]] = []
+
+    def __init__(self, in_chans: int = 3, num_classes: int = 2) -> None:
+        super().__init__()
+        self.head = nn.Linear(in_chans * 64, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.kept.append(x.detach().clone())
+        return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize("scale", ["standard", "robust", "maxabs", "minmax"])
+def test_pixels_are_scaled_after_colours_change(scale: str) -> None:
+    import kdmesh
+
+    x = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.5, 0.8, 1.0]).view(
+        3, 1, 1
+    )
+    data = kdmesh.data(train=(x, torch.arange(40) % 2), test=(x[:8], torch.arange(8) % 2))
+    augment = [
+        {"torchvision": {"name": "RandomHorizontalFlip", "settings": {}}},
+        {"torchvision": {"name": "ColorJitter", "settings": {"brightness": 0.5, "contrast": 0.5}}},
+    ]
+
+    def seen(prepare: list[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the agent saw of a batch, and its samples as they are prepared."""
+        Seen.kept.clear()
+        one = kdmesh.Mesh(data=data, train={"steps": 1, "batch_size": 16}, name="m", seed=1)
+        one.agent("a", f"{__name__}:Seen", view={"augment": augment}, prepare=prepare)
+        one.run(backend="inline", store="off")
+        return Seen.kept[-1], one.samples("train", agent="a")[0]
+
+    (plain, raw), (scaled, own) = seen([]), seen([{"columns": "pixels", "scale": scale}])
+    for channel in range(3):  # each by two numbers, which two pixels tell
+        (a, b), (c, d) = ((one[:, channel].min(), one[:, channel].max()) for one in (raw, own))
+        wanted = (plain[:, channel] - a) * (d - c) / (b - a) + c
+        assert torch.allclose(scaled[:, channel], wanted, atol=1e-4)
+    assert plain.min() >= 0 and plain.max() <= 1 and (scaled - plain).abs().max() > 1e-3

@@ -80,8 +80,8 @@ class TorchvisionConfig(Config):
         if value in ("Normalize", "Resize", "CenterCrop", "Pad", "Grayscale", "ToDtype", "ToTensor"):
             raise ValueError(
                 f"{value} makes the same of a sample each time, and augmentations are left out where agents are "
-                "measured: it belongs to the data, by `prepare` (columns: pixels, scale: standard) or the reader's own "
-                "settings (resize, mode)"
+                "measured: it belongs to the data, by `prepare` (columns: pixels, scale: standard), which comes after "
+                "transforms of colours, or the reader's own settings (resize, mode)"
             )
         return value
 

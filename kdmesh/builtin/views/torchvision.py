@@ -35,6 +35,7 @@ class Torchvision:
     def __init__(self, seed: int, name: str, settings: dict[str, Any]) -> None:
         self.seed, self.name = seed, name
         self.transform = _made(name, settings)
+        self.of_pixels = name in OF_PIXELS
 
     def __call__(self, x: Tensor, ids: Tensor, draw: int) -> Tensor:
         """Return the transformed images ``[B, C, H, W]``; ``ids [B]`` int64."""
@@ -62,7 +63,7 @@ class Torchvision:
         return made
 
     def _refuse_range(self, images: Tensor) -> None:
-        if self.name not in OF_PIXELS:
+        if not self.of_pixels:
             return
         low, high = (value.item() for value in images.aminmax())
         if low < -ROUNDING or high > 1 + ROUNDING:
