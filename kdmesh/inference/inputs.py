@@ -151,7 +151,8 @@ def _of_rows(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str)
     if trained.is_text:
         asked.refuse(f"{path}: no images", "root")
         return _texts(path, rows, trained, asked, where)
-    asked.refuse(f"{path}: {trained.config.agent} reads the columns that it learned from", "named", "root")
+    asked.refuse(f"{trained.config.agent} reads no such column", "named")
+    asked.refuse(f"{path}: no images", "root")
     return Inputs(path, where, _numbers(rows, trained), rows, rows.lines, rows.noun, read=trained.config.columns)
 
 

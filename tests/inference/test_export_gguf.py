@@ -173,6 +173,7 @@ def test_mistakes_are_told_and_nothing_is_left(
         (tmp_path / name).mkdir()
         (tmp_path / name / "convert_hf_to_gguf.py").write_text(text, encoding="utf-8")
     places = {name: tmp_path / name for name in ("none", "empty", "broken", "idle", "bare")}
+    places["texts"] = writers["s"].parents[3] / "a.jsonl"
     given = [word.format(**places) for word in words]
     assert said in refused(capsys, "export", writers[agent], "--to", "gguf", "--out", tmp_path / "out", *given)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bare", "broken", "empty", "idle"]
@@ -240,8 +241,15 @@ def test_a_converted_model_answers_as_the_agent_does(tmp_path: Path, capsys: Any
     }  # fmt: skip
     run_once(Request(parse(mesh), "inline", out=tmp_path))
     (folder,) = tmp_path.glob("lm/*/agents/s")
+    (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, rows[:2])), encoding="utf-8")
     for numbers, most in (("f32", 0.05), ("q8_0", 0.5)):
         words = ["--llama-cpp", os.environ["KDMESH_LLAMA_CPP"], "--numbers", numbers, "--out", tmp_path / numbers]
-        assert "served: largest difference" in told(capsys, "export", folder, "--to", "gguf", *words)
+        words += ["--data", tmp_path / "two.jsonl"]  # its tokens are asked one by one, each time for all of 49,152
+        said = told(capsys, "export", folder, "--to", "gguf", *words)
+        assert "served: largest difference" in said and "on 2 samples of two.jsonl" in said
         record = json.loads((tmp_path / numbers / "export.json").read_text(encoding="utf-8"))
         assert record["compared"]["served"] and record["compared"]["largest_difference"] <= most
+        own, agent = record["scored"]["exported"], record["scored"]["agent"]
+        assert own.keys() == agent.keys() and abs(own["loss"] - agent["loss"]) <= most
+        with capsys.disabled():
+            print(f"\n{numbers}: loss {own['loss']:.6f}, of the agent {agent['loss']:.6f}", end=" ")
