@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import sys
 from types import ModuleType
 
@@ -10,10 +12,12 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Pillow
+from pydantic import ValidationError
 
 from kdmesh.builtin.datasets.offers import DATASETS
 from kdmesh.errors import MeshError
 from kdmesh.streams.unread import Unread
+from kdmesh.tables.arrow import Arrow, Origin
 
 OFFERS = {offer.name: offer for offer in DATASETS}
 LABELS = {"train": [0, 1, 1, 0, 1], "test": [1, 0]}
@@ -65,6 +69,60 @@ def test_what_is_wrong_with_a_saved_folder_is_named(saved, tmp_path):
     Dataset.from_list(rows, features=kinds).save_to_disk(tmp_path / "bad")
     with pytest.raises(MeshError, match=r"split train, row 0: .*no PNG, JPEG or WebP"):
         OFFERS["images"].make({"path": str(tmp_path / "bad"), "label": "kind"})
+
+
+@pytest.mark.parametrize("more", [{}, {"lazy": True}])
+def test_a_hub_id_is_read_with_its_configuration_and_revision(saved, more, monkeypatch):
+    import datasets
+
+    known, asked = datasets.load_from_disk(str(saved)), []
+
+    def load_dataset(*names, **settings):
+        asked.append((names, settings))
+        return known
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    hub = {"hub": "some/set", "name": "small", "revision": "v1", "label": "kind", **more}
+    table = OFFERS["images"].make(hub)
+    own = OFFERS["images"].make({"path": str(saved), "label": "kind"})
+    assert asked == [(("some/set", "small"), {"revision": "v1"})] and table.source == "some/set"
+    assert torch.equal(table.tensor, own.tensor) and torch.equal(table.y, own.y) and table.labels == own.labels
+    again = pickle.loads(pickle.dumps(table.x))  # in another process, which asks the library itself
+    if more:
+        assert torch.equal(again[:], own.tensor) and len(asked) > 1 and set(map(str, asked)) == {str(asked[0])}
+    origin = Arrow(Origin("some/set", ("small", None)), "here", "test", "photo")
+    other = Arrow.of(json.loads(json.dumps(origin.told())))
+    assert other.origin == origin.origin and other.read("1") == Arrow(Origin(str(saved)), "", "test", "photo").read("1")
+
+
+def test_a_hub_that_is_not_reached_is_named(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    def offline(*names, **settings):
+        raise ConnectionError("Couldn't reach 'some/set' on the Hub (OfflineModeIsEnabled)\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(
+        MeshError, match=r"some/set: ConnectionError: Couldn't reach .* \(OfflineModeIsEnabled\)"
+    ) as error:
+        OFFERS["images"].make({"hub": "some/set", "label": "kind"})
+    assert error.value.where == "data.dataset.images.hub" and "`path` for a local copy" in error.value.instead
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "needs `path` or `hub`"),
+        ({"path": "a", "hub": "b"}, "needs `path` or `hub`"),
+        ({"path": "a", "revision": "v1"}, "`revision` goes with `hub`"),
+        ({"hub": "a", "test_path": "b"}, "`test_path` goes with `path`"),
+        ({"hub": "a", "root": "b"}, "`root` goes with `path`"),
+    ],
+)
+def test_settings_of_the_hub_go_with_it(given, said):
+    with pytest.raises(ValidationError, match=said):
+        OFFERS["images"].config.model_validate(given)
 
 
 class VisionDataset:
