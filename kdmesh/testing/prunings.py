@@ -74,7 +74,8 @@ class PruningContract(Contract):
         _, agent = self.begun(offer, run_mesh)
         if offer.takes == "weights":
             return {f"w{number}": drawn(number, shape) for number, shape in enumerate(((6, 9), (4, 6), (5, 3, 2, 2)))}
-        return loading.load(agent["model"]["hf"]["path"]).model.net
+        module: Any = loading.load(agent["model"]["hf"]["path"])
+        return module.model.net
 
     def taken(self, offer: PruningOffer, settings: dict[str, Any], given: Any) -> Any:
         """What a fresh rule makes of it, with torch's generator at one place."""
