@@ -68,11 +68,11 @@ class Unread(ABC):
         else:
             places = torch.as_tensor(at).cpu()
             places = places.nonzero().flatten() if places.dtype == torch.bool else places
-        found = self._read(self._of(places))
+        found = self._read(self._of(places)).to(self.device)
         if self._through is not None:
             change, ids = self._through
-            return change(found.to(self.device), ids[places])
-        return found.to(self.device)
+            return change(found, ids[places])
+        return found
 
     def soon(self, at: Tensor) -> None:
         """Begin to read samples at positions that are asked for next."""
@@ -120,7 +120,7 @@ class Unread(ABC):
         return made
 
     def _of(self, at: Tensor) -> Tensor:
-        return at if self._rows is None else self._rows[at]
+        return at if self._rows is None else self._rows.index_select(0, at)
 
     def _read(self, rows: Tensor) -> Tensor:
         if self._blank is None or not bool((hidden := self._blank[rows]).any()):

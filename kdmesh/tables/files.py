@@ -13,6 +13,7 @@ from kdmesh.tables.kinds import is_packed
 PACKED = 500
 """How many times more a .gz file may hold than it has: of tables, even of zeros alone, most have less than a tenth."""
 
+MORE = "or more memory; or `lazy: true`, where the data set has it, of a file that is not packed"
 SMALL = 2**28  # bytes up to which a file is unpacked, whatever it is packed from
 CELL = 64  # bytes of memory that a cell takes while a table is read, whatever is in it
 
@@ -46,7 +47,7 @@ def refuse_large(path: Path, size: int, where: str, lazily: str = "") -> None:
             f"{path} holds {'at least ' if is_packed(path) else ''}{size:,} bytes, and data are read into memory: "
             f"this machine takes {memory_limit():,} of a file",
             where=where,
-            instead=lazily or "a smaller file, or a machine with more memory",
+            instead=lazily or f"a smaller file, {MORE}",
         )
 
 
@@ -62,7 +63,7 @@ def refuse_cells(path: Path, cells: int, most: int, where: str) -> None:
             f"{path} holds at least {cells:,} cells, and data are read into memory: this machine takes {most:,} of a "
             "file",
             where=where,
-            instead="fewer rows or columns, or a machine with more memory",
+            instead=f"fewer rows or columns, {MORE}",
         )
 
 

@@ -70,7 +70,8 @@ class Mapped(Unread):
         samples(torch.Size(stored.shape), stored.kind, name, where)
         super().__init__([stored.shape[0], *(stored.shape[1:] if axes is None else axes)])
         self._stored, self._name, self._where, self._by = stored, name, where, by
-        self._checks = stored.seen is not None or np.dtype(stored.kind).kind == "f"
+        floating = stored.seen is not None or np.dtype(stored.kind).kind == "f"
+        self._unseen = _Unseen(stored.shape[0]) if floating else None
 
     @cached_property
     def _values(self) -> np.ndarray[Any, Any]:
@@ -81,14 +82,38 @@ class Mapped(Unread):
 
     def read(self, rows: Tensor) -> Tensor:
         """Copy rows out of the file; one with a value that is not finite is refused."""
-        x = self._stored.tensor(self._values.take(rows.numpy(), 0)).float().view(len(rows), *self.shape[1:])
-        if self._checks:
+        x = self._stored.tensor(self._values[rows.numpy()]).float().view(len(rows), *self.shape[1:])
+        if self._unseen is not None and self._unseen.any(rows):
             finite(x, self._name, self._where, rows)
+            self._unseen.seen(rows)
         return x if self._by == 1 else x.div_(self._by)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the file: another process maps it for itself."""
-        return {name: value for name, value in vars(self).items() if name != "_values"}
+        """Without the file: another process maps it for itself, and looks at its values for itself."""
+        own = {name: value for name, value in vars(self).items() if name != "_values"}
+        return own | ({} if self._unseen is None else {"_unseen": _Unseen(self._stored.shape[0])})
+
+
+class _Unseen:
+    """Rows whose values nobody has looked at yet; all selections of an array share it.
+
+    The first pass of `check` sees all of them, so that no batch is looked at again.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left, self._count = count, count
+        self._rows: Tensor | None = None  # which, [count] bool; None: all
+
+    def any(self, rows: Tensor) -> bool:
+        """Whether some are among these."""
+        return self._left > 0 and (self._rows is None or bool(self._rows[rows].any()))
+
+    def seen(self, rows: Tensor) -> None:
+        """They have been looked at."""
+        self._rows = torch.ones(self._count, dtype=torch.bool) if self._rows is None else self._rows
+        own = rows.unique()
+        self._left -= int(self._rows[own].sum())
+        self._rows[own] = False
 
 
 def npy(file: Path) -> Stored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 
 from kdmesh.errors import MeshError
@@ -23,6 +24,8 @@ def is_later(paths: Collection[str | None], lazy: bool | None) -> bool:
         return lazy
     files = [Path(path) for path in paths if path is not None]
     plain = all(not is_packed(path) and path.is_file() for path in files)
+    if any(kind_of(path) == ".parquet" for path in files) and find_spec("datasets") is None:
+        return False  # nobody makes Arrow of it
     return plain and is_large(4 * sum(path.stat().st_size for path in files))
 
 

@@ -184,6 +184,12 @@ def test_a_value_that_is_not_finite_is_named_when_it_is_read(tmp_path):
             table.x[at]
     with pytest.raises(MeshError, match="row 11"):
         print(table.fingerprint)  # as check does
+    for at in (torch.tensor([11, 3, 3]), torch.tensor([11])):  # still so, among rows that were looked at
+        with pytest.raises(MeshError, match="row 11"):
+            pickle.loads(pickle.dumps(table.x))[at]
+    x[11, 1] = 1
+    table = OFFERS["arrays"].make({"path": folder(tmp_path / "even", x=x, y=Y), "lazy": True})
+    assert table.fingerprint and not table.x._unseen._left and torch.isfinite(table.x[:]).all()
 
 
 RESIDENT = """
