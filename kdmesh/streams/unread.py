@@ -65,10 +65,13 @@ class Unread(ABC):
             places = torch.arange(*at.indices(len(self)))
             if len(places) and self.asks:
                 self.soon(torch.arange(int(places[-1]) + 1, min(int(places[-1]) + 1 + len(places), len(self))))
+        elif isinstance(at, Tensor) and at.dtype == torch.int64:
+            places = at.cpu()
         else:
             places = torch.as_tensor(at).cpu()
             places = places.nonzero().flatten() if places.dtype == torch.bool else places
-        found = self._read(self._of(places)).to(self.device)
+        rows = self._of(places)
+        found = (self.read(rows) if self._blank is None else self._read(rows)).to(self.device)
         if self._through is not None:
             change, ids = self._through
             return change(found, ids[places])
@@ -123,7 +126,8 @@ class Unread(ABC):
         return at if self._rows is None else self._rows.index_select(0, at)
 
     def _read(self, rows: Tensor) -> Tensor:
-        if self._blank is None or not bool((hidden := self._blank[rows]).any()):
+        assert self._blank is not None
+        if not bool((hidden := self._blank[rows]).any()):
             return self.read(rows)
         found = torch.full((len(rows), *self.shape[1:]), torch.nan)
         if not bool(hidden.all()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,9 @@ class Stored:
     shape: tuple[int, ...]
     seen: torch.dtype | None = None
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     @property
     def size(self) -> int:
         """Bytes that it takes in memory, as float32."""
@@ -53,8 +57,10 @@ class Stored:
         return np.asarray(mapped)  # which indexes faster than its own class
 
     def tensor(self, values: np.ndarray[Any, Any]) -> Tensor:
-        """Values of it, ours, as a tensor of their own type."""
-        found = torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
+        """Values of it as a tensor of their own type: the same ones, where their bytes are in this machine's order."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of what is only to be read, and nobody writes to it
+            found = torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
         return found if self.seen is None else found.view(self.seen)
 
 
@@ -74,19 +80,25 @@ class Mapped(Unread):
         self._unseen = _Unseen(stored.shape[0]) if floating else None
 
     @cached_property
-    def _values(self) -> np.ndarray[Any, Any]:
+    def _values(self) -> Tensor | np.ndarray[Any, Any]:
+        """The array ``[N, values]``, rows of one axis being copied fastest; of numpy, where bytes are to be swapped."""
         try:
-            return self._stored.open()
+            values = self._stored.open().reshape(len(self._stored), -1)
         except (OSError, ValueError) as error:
             raise MeshError(f"{self._name}: {error}", where=self._where, instead="the file as it was") from None
+        return self._stored.tensor(values) if values.dtype.isnative else values
 
     def read(self, rows: Tensor) -> Tensor:
         """Copy rows out of the file; one with a value that is not finite is refused."""
-        x = self._stored.tensor(self._values[rows.numpy()]).float().view(len(rows), *self.shape[1:])
+        values = self._values
+        own = values.index_select(0, rows) if isinstance(values, Tensor) else self._stored.tensor(values[rows.numpy()])
+        x = own.float()
         if self._unseen is not None and self._unseen.any(rows):
             finite(x, self._name, self._where, rows)
             self._unseen.seen(rows)
-        return x if self._by == 1 else x.div_(self._by)
+        if self._by != 1:
+            x.div_(self._by)
+        return x if len(self.shape) == 2 else x.view(len(rows), *self.shape[1:])
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the file: another process maps it for itself, and looks at its values for itself."""

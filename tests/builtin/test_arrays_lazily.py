@@ -53,6 +53,8 @@ def forms(tmp_path_factory):
         "npy": ("arrays", {"path": folder(root / "npy", x=X.astype("f4"), y=Y, **tests)}),
         "big-endian": ("arrays", {"path": folder(root / "big", x=X.astype(">f8"), y=X[:, 0].astype("f4"))}),
         "whole": ("arrays", {"path": folder(root / "whole", x=(X * 9).astype("i2")), "classes": 3}),
+        "unsigned": ("arrays", {"path": folder(root / "unsigned", x=(abs(X) * 9).astype("u2"), y=Y)}),
+        "long": ("arrays", {"path": folder(root / "long", x=(X * 1e9).astype("i8"), y=Y)}),
         "bool": ("arrays", {"path": folder(root / "bool", x=X > 0, y=Y)}),
     }
     for kind in (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.uint8):
@@ -65,7 +67,7 @@ def forms(tmp_path_factory):
     return found
 
 
-NAMES = ["npy", "big-endian", "whole", "bool", *map(str, (torch.float32, torch.float16, torch.bfloat16,
+NAMES = ["npy", "big-endian", "whole", "unsigned", "long", "bool", *map(str, (torch.float32, torch.float16, torch.bfloat16,
          torch.float8_e4m3fn, torch.uint8)), "idx"]  # fmt: skip
 
 
