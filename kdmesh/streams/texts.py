@@ -277,18 +277,7 @@ class Texts:
 
     def sizes(self) -> Tensor:
         """Return how long each sample is, ``[N]`` int64 characters, with prompts: the same for every tokenizer."""
-        return torch.tensor(
-            [
-                len(one.text)
-                + len(one.pair or "")
-                + len(one.prompt or "")
-                + sum(len(part) for turn in one.messages or () for part in turn[1:])
-                + sum(map(len, one.candidates or ()))
-                + sum(map(len, _rejected(one)))
-                for one in self._samples
-            ],
-            dtype=torch.int64,
-        )
+        return torch.tensor([size_of(one) for one in self._samples], dtype=torch.int64)
 
     @property
     def nbytes(self) -> int:
@@ -311,6 +300,18 @@ class Texts:
         if isinstance(self._samples, UnreadSamples):
             return Texts(self._samples.blanked(mask))
         return Texts([HIDDEN if gone else one for one, gone in zip(self._samples, mask.tolist(), strict=True)])
+
+
+def size_of(one: Sample) -> int:
+    """How many characters a sample has, with prompts."""
+    return (
+        len(one.text)
+        + len(one.pair or "")
+        + len(one.prompt or "")
+        + sum(len(part) for turn in one.messages or () for part in turn[1:])
+        + sum(map(len, one.candidates or ()))
+        + sum(map(len, _rejected(one)))
+    )
 
 
 def _rejected(sample: Sample) -> tuple[str, ...]:

@@ -359,13 +359,14 @@ class Collected:
         self._ids, self._units, self._targets, self._spans = made("i4"), made("i8"), made("i8"), made("i8")
         self._texts = made("i8")
         self._counts: list[tuple[array[int], array[int], array[int]]] = []  # of tokens, units and texts, by sample
-        self._listed = False
+        self._count, self._listed = 0, False
 
     def __len__(self) -> int:
-        return sum(len(part[0]) for part in self._counts)
+        return self._count
 
     def add(self, rows: Sequence[Row]) -> None:
         """Put samples behind those that are there."""
+        self._count += len(rows)
         self._listed |= any(row.texts is not None for row in rows)
         texts = [row.texts or [len(row.ids)] for row in rows]
         for column, values in (

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.streams.texts import HIDDEN, Sample, Texts, Unreadable, answers_of
+from kdmesh.streams.texts import HIDDEN, Sample, Texts, Unreadable, answers_of, size_of
 from kdmesh.streams.tokens import Collected, Encoded, Row, side_by_side
 from kdmesh.text import pieces
 from kdmesh.text.heads import BI, CAUSAL, CROSS, LISTS, SEQUENCE, TOKEN, head_of
@@ -30,6 +30,7 @@ NO_TAG = "O"
 
 NOTHING_LEFT = "the tokenizer leaves no token of it"
 CHUNK = 1024  # samples that are tokenised at a time
+CHARACTERS = 2**20  # and no more of them: what a tokenizer says of each takes hundreds of bytes
 Offsets = list[tuple[int, int]]
 Made = tuple[Row, bool] | Unreadable
 """A sample's row and whether it was cut, or why there is none."""
@@ -175,8 +176,8 @@ class Encoder:
         first: Unreadable | None = None
         unknown = self.tokenizer.unk_token_id
         make = self._paired if pairs else self._make
-        for start in range(0, len(texts), CHUNK):
-            samples, rows = list(texts[start : start + CHUNK]), list[Row]()
+        for samples in _chunks(texts):
+            start, rows = len(collected), list[Row]()
             for number, made in enumerate(make(samples, report)):
                 at = start + number
                 if isinstance(made, Unreadable):
@@ -538,6 +539,19 @@ class Encoder:
 
     def _refuse(self, what: str, instead: str) -> NoReturn:
         raise MeshError(what, where=self.where, instead=instead)
+
+
+def _chunks(texts: Texts) -> Iterator[list[Sample]]:
+    """Samples that are tokenised at a time."""
+    found, size = list[Sample](), 0
+    for sample in texts:
+        found.append(sample)
+        size += size_of(sample)
+        if len(found) == CHUNK or size >= CHARACTERS:
+            yield found
+            found, size = [], 0
+    if found:
+        yield found
 
 
 def _told_by(sample: Sample) -> str:

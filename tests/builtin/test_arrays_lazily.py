@@ -25,6 +25,7 @@ from kdmesh.streams.unread import Unread
 OFFERS = {offer.name: offer for offer in DATASETS}
 DRAWN = np.random.default_rng(0)
 X, Y = DRAWN.normal(size=(30, 2, 3)), np.arange(30) % 3
+KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.uint8)
 X[4] *= 1000  # what is not scaled is said
 
 
@@ -57,7 +58,7 @@ def forms(tmp_path_factory):
         "long": ("arrays", {"path": folder(root / "long", x=(X * 1e9).astype("i8"), y=Y)}),
         "bool": ("arrays", {"path": folder(root / "bool", x=X > 0, y=Y)}),
     }
-    for kind in (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.uint8):
+    for kind in KINDS:
         path = root / f"{kind}.safetensors"
         save_file({"x": torch.from_numpy(abs(X)).to(kind), "y": torch.from_numpy(Y)}, path, {"about": "it"})
         found[str(kind)] = "arrays", {"path": str(path)}
@@ -67,8 +68,7 @@ def forms(tmp_path_factory):
     return found
 
 
-NAMES = ["npy", "big-endian", "whole", "unsigned", "long", "bool", *map(str, (torch.float32, torch.float16, torch.bfloat16,
-         torch.float8_e4m3fn, torch.uint8)), "idx"]  # fmt: skip
+NAMES = ["npy", "big-endian", "whole", "unsigned", "long", "bool", *map(str, KINDS), "idx"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,6 +19,7 @@ from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import Stream
 from kdmesh.streams.texts import HIDDEN, Sample, Texts, concatenate
 from kdmesh.streams.tokens import Collected, Encoded, Row, side_by_side
+from kdmesh.text.encoder import CHARACTERS, _chunks
 
 OFFER = next(offer for offer in DATASETS if offer.name == "text")
 ROWS = [
@@ -185,6 +186,12 @@ def test_tokens_in_files_are_those_in_memory(listed):
         for (places, tokens), (own, held) in zip(one.parts(4), other.parts(4), strict=True):
             assert torch.equal(places, own) and torch.equal(tokens.ids, held.ids)
     assert torch.equal(found.unit_rows(at), memory.unit_rows(at))
+
+
+def test_long_texts_are_tokenised_few_at_a_time():
+    samples = [Sample("x" * (CHARACTERS // 4 + 1))] * 7 + [Sample("y")] * 2500
+    parts = list(_chunks(Texts(samples)))
+    assert [one for part in parts for one in part] == samples and list(map(len, parts)) == [4, 1024, 1024, 455]
 
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
