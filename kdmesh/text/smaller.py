@@ -47,17 +47,18 @@ def heads_of(config: Any) -> tuple[int, int, int]:
 
 def of_heads(name: str, axis: int) -> bool:
     """Whether an axis of a layer's weight, or bias, is that of its heads: what leads into them, and out of them."""
-    module = name.rpartition(".")[0]
-    if module.endswith(INTO_HEADS):
+    within, _, module = name.rpartition(".")[0].rpartition(".")
+    if module in INTO_HEADS:
         return axis == 0
-    return axis == 1 and module.endswith(OUT_OF_HEADS)
+    of_attention = "att" in within.lower()
+    return axis == 1 and of_attention and (module in OUT_OF_HEADS or within.endswith("attention.output"))
 
 
 INTO_HEADS = (
-    ".query", ".key", ".value", ".query_proj", ".key_proj", ".value_proj", ".q_lin", ".k_lin", ".v_lin", ".q_proj",
-    ".k_proj", ".v_proj",
-)  # fmt: skip
-OUT_OF_HEADS = (".attention.output.dense", ".attention.out_lin", ".out_proj", ".o_proj")
+    *("query", "key", "value", "query_proj", "key_proj", "value_proj", "pos_query_proj", "pos_key_proj"),
+    *("q_lin", "k_lin", "v_lin", "q_proj", "k_proj", "v_proj", "q", "k", "v"),
+)
+OUT_OF_HEADS = ("out_lin", "out_proj", "o_proj", "o")
 """How architectures call the projections of an attention, whose heads have no size of their own."""
 
 
@@ -82,11 +83,18 @@ class Cut:
 
 
 @torch.no_grad()
-def without_units(net: Any, changes: Mapping[str, int], cuts: Sequence[Cut], what: str) -> Any:
+def without_units(
+    net: Any,
+    changes: Mapping[str, int],
+    cuts: Sequence[Cut],
+    what: str,
+    keeps: Callable[[str, int], bool] | None = None,
+) -> Any:
     """A network with ``changes`` in its configuration, which leave some units of each of ``cuts``.
 
-    An axis that becomes shorter is the first one's whose it is. MeshError where a smaller configuration does not just
-    leave rows and columns out: ``what`` are fewer.
+    An axis that becomes shorter is the first one's whose it is; each layer has some that ``keeps`` names, and none of
+    these does. MeshError where a smaller configuration does not just leave rows and columns out, or does not run:
+    ``what`` are fewer.
     """
     settings = copy.deepcopy(net.config)
     for name, value in changes.items():
@@ -95,9 +103,12 @@ def without_units(net: Any, changes: Mapping[str, int], cuts: Sequence[Cut], wha
     new = {} if kept is None else kept.state_dict()
     groups: dict[tuple[int, str], list[tuple[str, int, int]]] = {}  # by a cut and layer: names, axes, sizes of a unit
     sound = old.keys() == new.keys() and any(one.shape != new[name].shape for name, one in old.items())
-    blocks = _blocks(net)
+    blocks, still = _blocks(net), set[str]()
     for name, one in old.items() if sound else ():
         for axis, (before, after) in enumerate(zip(one.shape, new[name].shape, strict=True)):
+            if keeps is not None and keeps(name, axis):
+                sound &= before == after
+                still |= {block for block in blocks if name.startswith(block)}
             if before != after:
                 number, cut = next((at, cut) for at, cut in enumerate(cuts) if cut.here(name, axis))
                 layer = next((block for block in blocks if name.startswith(block)), None) if cut.apart else ""
@@ -106,7 +117,8 @@ def without_units(net: Any, changes: Mapping[str, int], cuts: Sequence[Cut], wha
                 sound &= layer is not None and size in cut.sizes and whole
                 groups.setdefault((number, layer or ""), []).append((name, axis, size))
     every = {(number, layer) for number, cut in enumerate(cuts) for layer in (blocks if cut.apart else [""])}
-    if not sound or not blocks or not every <= groups.keys():
+    sound &= keeps is None or still == {*blocks}
+    if not sound or not blocks or not every <= groups.keys() or not _runs(kept):
         kind = net.config.get_text_config().model_type
         why = f"{kind} has no smaller form with fewer {what} in each layer"
         raise MeshError(why, instead="layers: {drop: 1}, neurons: {share: 0.5} or magnitude: {share: 0.5}")
@@ -127,6 +139,29 @@ def _built(net: Any, settings: Any) -> Any:
             return type(net)._from_config(settings, **built_like(net))
         except Exception:  # each architecture checks in its own way
             return None
+
+
+def _runs(net: Any) -> bool:
+    """Whether a network forwards two tokens, or an image; one without memory is believed."""
+    one = next(net.parameters())
+    if one.is_meta:
+        return True
+    config, name = net.config, net.main_input_name
+    if name == "input_ids":
+        given = {name: torch.ones(1, 2, dtype=torch.int64, device=one.device)}
+        given |= {"decoder_input_ids": given[name]} if config.is_encoder_decoder else {}
+    else:
+        size = getattr(config, "image_size", 224)
+        height, width = (size, size) if isinstance(size, int) else size
+        given = {name: torch.zeros(1, config.num_channels, height, width, dtype=one.dtype, device=one.device)}
+    training = net.training
+    try:
+        net.eval()(**given)
+    except Exception:  # of each architecture its own
+        return False
+    finally:
+        net.train(training)
+    return True
 
 
 def _blocks(net: nn.Module) -> list[str]:

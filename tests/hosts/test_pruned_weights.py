@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 import kdmesh
+from kdmesh.builtin.prunings.width import Width
 from kdmesh.contracts.pruning import Pruning
 from kdmesh.engine.check import check
 from kdmesh.engine.launch import run_once
@@ -28,6 +29,7 @@ from kdmesh.spec.read import parse
 from kdmesh.spec.train import TrainSpec
 from kdmesh.testing.run_mesh import lent
 from kdmesh.text.model import TextModel
+from kdmesh.text.smaller import of_heads
 
 IDS = torch.arange(1, 22).reshape(3, 7)
 
@@ -148,6 +150,61 @@ def test_a_narrower_bert_has_fewer_heads_in_each_layer() -> None:
     assert torch.equal(new["classifier.weight"], old["classifier.weight"][:, units])
     assert torch.equal(new["bert.embeddings.LayerNorm.weight"], old["bert.embeddings.LayerNorm.weight"][units])
     assert small(IDS).logits.isfinite().all()
+
+
+ORDERED: dict[str, tuple[str, dict[str, Any]]] = {  # what is narrower, and what becomes of heads: "" they stay
+    "bert": ("coupled", {}),
+    "roberta": ("coupled", {}),
+    "electra": ("coupled", {"embedding_size": 24}),
+    "distilbert": ("coupled", {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 20}),
+    "deberta-v2": ("coupled", {"relative_attention": True, "pos_att_type": "p2c|c2p"}),
+    "opt": ("coupled", {"ffn_dim": 20, "word_embed_proj_dim": 24}),
+    "llama": ("", {"num_key_value_heads": 3}),
+    "qwen2": ("", {"num_key_value_heads": 1}),
+    "phi3": ("", {"num_key_value_heads": 3}),
+    "gemma": ("", {"head_dim": 8, "num_key_value_heads": 1}),
+    "vit": ("", {"image_size": 8, "patch_size": 4}),
+    "t5": ("", {"d_model": 24, "d_kv": 8, "num_layers": 2, "num_heads": 3, "d_ff": 20}),
+}
+
+
+@pytest.mark.parametrize("kind", ORDERED)
+def test_what_width_cuts_is_the_same_in_any_order(kind: str) -> None:
+    """Hidden units, and heads where these are cut too, in another order along just the axes that become shorter."""
+    import transformers
+
+    heads, more = ORDERED[kind]
+    autos = {"vit": "ImageClassification", "t5": "Seq2SeqLM", "bert": "SequenceClassification"}
+    causal = kind in ("llama", "qwen2", "phi3", "gemma", "opt")
+    auto = getattr(transformers, f"AutoModelFor{autos.get(kind, 'CausalLM' if causal else autos['bert'])}")
+    settings = {
+        "vocab_size": 30, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20,
+        "max_position_embeddings": 20, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **more,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    whole = auto.from_config(transformers.AutoConfig.for_model(kind, **settings)).eval()
+    with torch.no_grad():
+        for one in whole.parameters():
+            one.copy_(torch.randn_like(one) * 0.3)
+    small = Width(1 / 3).smaller(copy.deepcopy(whole))
+    assert small.config.hidden_size == 16
+    assert small.config.num_attention_heads == (2 if heads else 3)
+    state, other = whole.state_dict(), copy.deepcopy(whole)
+    units, groups, turned = torch.randperm(24), torch.tensor([2, 0, 1]), dict(state)
+    rows = (groups[:, None] * 8 + torch.arange(8)).flatten()
+    for name, one in small.state_dict().items():
+        for axis, (before, after) in enumerate(zip(state[name].shape, one.shape, strict=True)):
+            if before != after:
+                turned[name] = turned[name].index_select(axis, rows if heads and of_heads(name, axis) else units)
+    other.load_state_dict(turned)
+    given: dict[str, Any] = {"input_ids": torch.arange(3, 13).reshape(2, 5)}
+    if kind == "vit":
+        given = {"pixel_values": torch.rand(2, 3, 8, 8)}
+    elif kind == "t5":
+        given["decoder_input_ids"] = given["input_ids"]
+    with torch.no_grad():
+        assert torch.allclose(other(**given).logits, whole(**given).logits, atol=1e-5)
+        assert small(**given).logits.isfinite().all()
 
 
 def test_a_plugin_takes_out_what_it_will(tmp_path: Path) -> None:
@@ -345,7 +402,7 @@ def test_what_a_model_cannot_be_pruned_by_is_refused(make: Any, prune: dict[str,
 
 def test_fused_queries_are_refused_rather_than_cut_wrongly() -> None:
     phi = net("Phi3ForCausalLM", "Phi3Config", num_key_value_heads=4)
-    for prune in ({"heads": {"drop": 2}}, {"neurons": {"share": 0.5}}, {"width": {"share": 0.5}}):
+    for prune in ({"heads": {"drop": 2}}, {"neurons": {"share": 0.5}}):
         with pytest.raises(MeshError, match="phi3 has no smaller form"):
             smaller(phi, prune)
 
