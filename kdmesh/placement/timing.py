@@ -118,21 +118,21 @@ def _clone(plan: Plan, found: Checked, modules: dict[str, nn.Module], agent: str
     weights = LocalWeights(owner, module, settings.model_copy(update={"schedule": None}))  # it may end before we do
     if trains(plan, agent):
         weights.start(1_000_000)
-    view = View(
-        [
-            offered.find("views", ref.name).make(ref.config, mix(0, "view", str(number)))
-            for number, ref in enumerate(spec.view.augment)
-        ],
-        spec.view.draws,
-    )
-    clone = Agent(agent, weights, view if spec.view.augment else None, spec.taps, exit=spec.exit)
+    augment = [
+        offered.find("views", ref.name).make(ref.config, mix(0, "view", str(number)))
+        for number, ref in enumerate(spec.view.augment)
+    ]
+    mixing = augment.pop() if agent in plan.mixed else None  # it is the last
+    view = View(augment, spec.view.draws) if augment else None
+    clone = Agent(agent, weights, view, spec.taps, exit=spec.exit, mixing=mixing)
     ids = _rows(plan, found, agent)[: settings.batch_size]
     x = found.reading.samples(agent, ids).to(clone.device)
     y = table.y[ids] if table.y is not None else torch.zeros(len(ids), dtype=torch.int64)
     if not isinstance(x, torch.Tensor) and plan.task_of(agent).rows == "units":
         y = x.targets
-    labels = spec.labels
-    return clone, x, (y if labels is None else y % len(labels)).to(clone.device), ids
+    if y.dim() == 1:  # any class takes as long, of samples without one too
+        y = y.clamp(min=0) if spec.labels is None else y % len(spec.labels)
+    return clone, x, y.to(clone.device), ids
 
 
 def _rows(plan: Plan, found: Checked, agent: str) -> Tensor:
@@ -149,12 +149,12 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Timing:
     """One forward in eval mode and, for what learns, a training step; the seconds of each part."""
     marks = [_now(clone)]
     clone.module.eval()
-    clone.inference(clone.see(x, ids, 0), clone.weights.settings.forward_size or len(x))
+    clone.inference(_seen(clone, x, ids), clone.weights.settings.forward_size or len(x))
     marks.append(_now(clone))
     if not learns:
         return Timing(marks[1] - marks[0])
     clone.weights.train()
-    logits, _ = clone.forward(clone.see(x, ids, 0))
+    logits, _ = clone.forward(_seen(clone, x, ids))
     marks.append(_now(clone))
     clone.weights.zero()
     outputs = dense(logits).float()
@@ -165,6 +165,12 @@ def _step(clone: Agent, x: Any, y: Tensor, ids: Tensor, learns: bool) -> Timing:
     clone.weights.step()
     marks.append(_now(clone))
     return Timing(*(after - before for before, after in pairwise(marks)))
+
+
+def _seen(clone: Agent, x: Any, ids: Tensor) -> Any:
+    """A batch as the agent sees it in a step."""
+    seen = clone.see(x, ids, 0)
+    return seen if clone.mixing is None else clone.mixing(seen, ids.to(seen.device), 0).x
 
 
 def _now(clone: Agent) -> float:

@@ -82,6 +82,31 @@ def test_agents_that_are_alike_are_timed_once_and_generators_are_left_as_they_we
     assert all(min(part) > 0 for part in paces["a"]) and paces["frozen"][0][1:] == (0, 0, 0)
 
 
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_batches_that_are_mixed_are_timed_too(mesh: Any, mixing: str) -> None:
+    view = {"augment": ["shift", {mixing: {"per": "sample"}}]}
+    images = kdmesh.data((torch.rand(32, 1, 8, 8), torch.tensor([0, 1] * 16)))
+    agents = {"a": {"view": view}, "b": {"view": {"augment": [mixing]}}, "frozen": {**FROZEN, "view": {"of": "a"}}}
+    made = mesh(agents, data=images)
+    labels(made, "a", "b")
+    made.flow("frozen", "a", objective="kl", refresh="step")
+    plan = made.plan()
+    assert {*plan.mixed} == {"a", "b", "frozen"}
+    paces = measure(plan, examine(plan, {}, made.table), {}, dict.fromkeys(plan.spec.agents, 1), 2)
+    assert all(min(part) > 0 for agent in "ab" for part in paces[agent]) and paces["frozen"][0].inference > 0
+
+
+def test_samples_without_labels_are_timed_as_others(mesh: Any) -> None:
+    table = kdmesh.data((torch.rand(8, 4), torch.tensor([0, 1] * 4)), transfer=torch.rand(8, 4))
+    made = mesh({"a": {}, "teacher": FROZEN}, data=table, train={"batch_size": 4})
+    made.flow("teacher", "a", objective="kl", stream="transfer")
+    labels(made, "a")
+    plan = made.plan()
+    found = examine(plan, {}, made.table)
+    assert int(found.table.y[timing._rows(plan, found, "a")].max()) < 0
+    assert min(measure(plan, found, {}, dict.fromkeys(plan.spec.agents, 1), 2)["a"][0]) > 0
+
+
 def test_small_peers_share_a_host_and_heavy_ones_do_not(mesh: Any, paced: Any) -> None:
     made = exchanging(mesh)
     paced(Timing(0.0002, 0.0002, 0.0003, 0.0001))
