@@ -36,10 +36,9 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.inference.evaluating import evaluate
 
     trained, inputs = read(args, "DATA", labelled=True)
-    told, end = progress(len(inputs), args.quiet)
     cut: list[int] = []
-    found = evaluate(trained, inputs, args.by, args.label, told, cut)
-    end()
+    with progress(len(inputs), args.quiet) as told:
+        found = evaluate(trained, inputs, args.by, args.label, told, cut)
     note_cut(trained, inputs, cut, left_out=trained.config.over == "drop")
     if args.json:
         print(json.dumps({"agent": trained.config.agent, "samples": len(inputs), "figures": found}, indent=1))

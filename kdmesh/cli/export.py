@@ -69,12 +69,9 @@ def execute(args: argparse.Namespace) -> int:
     form.refuse()
     trained = Trained.read(args.folder, code=not args.no_code)
     inputs = None if args.data is None else read_inputs(args, trained, "--data", labelled=True)
-    told, end = progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None)
     folder = Path(args.out) if args.out is not None else Path(args.folder) / form.name
-    try:
+    with progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None) as told:
         found = exporting.export(trained, form, folder, args.tolerance, inputs, args.label, told)
-    finally:
-        end()
     _print(found, form.title)
     return 0
 
@@ -93,11 +90,8 @@ def _gguf(args: argparse.Namespace) -> int:
     trained = Trained.read(args.folder)
     folder = Path(args.out) if args.out is not None else Path(args.folder) / args.to
     inputs = None if args.data is None else read_inputs(args, trained, "--data", labelled=True)
-    done, end = progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None)
-    try:
-        found = gguf.export(trained, args.to, folder, args.llama_cpp, numbers, args.tolerance, inputs, done)
-    finally:
-        end()
+    with progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None) as told:
+        found = gguf.export(trained, args.to, folder, args.llama_cpp, numbers, args.tolerance, inputs, told)
     record, compared = found.record, found.record["compared"]
     size = (found.folder / record["file"]).stat().st_size
     print(f"{record['agent']} as {gguf.FORMS[args.to]}: {found.folder / record['file']}, {_bytes(size)}, {numbers}")
@@ -135,10 +129,10 @@ def _print(found: Exported, title: str) -> None:
 def _takes(raw: dict[str, Any]) -> list[str]:
     """What becomes of a raw sample before the file can take it."""
     found = []
+    if "divided_by" in raw:
+        found.append(f"it takes the source's values divided by {raw['divided_by']:g}")
     if "prepare" in raw:
         found.append("it takes prepared samples: prepare.json says how, and is no part of it")
-    elif "divided_by" in raw:
-        found.append(f"it takes the source's values divided by {raw['divided_by']:g}")
     if "tokenizer" in raw:
         found.append(f"it takes tokens of tokenizer.json, at most {raw['max_length']}")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from kdmesh.errors import MeshError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from kdmesh.inference.inputs import Inputs
     from kdmesh.inference.trained import Trained
@@ -90,9 +91,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.tokens is not None and not trained.writes:
         raise MeshError(f"{trained.config.agent} writes no texts", where="--tokens", instead="without it")
     refuse(kind_of(trained), trained.names, args.top, args.probabilities)
-    told, end = progress(len(inputs), args.quiet)
-    found = predict(trained, inputs.x, most=args.tokens or TOKENS, told=told)
-    end()
+    with progress(len(inputs), args.quiet) as told:
+        found = predict(trained, inputs.x, most=args.tokens or TOKENS, told=told)
     note_cut(trained, inputs, found.cut)
     rows = found.rows(args.top, args.probabilities)
     if inputs.noun in rows[0]:
@@ -134,14 +134,15 @@ def note_cut(trained: Trained, inputs: Inputs, cut: Sequence[int], left_out: boo
         complain(f"kdmesh: note: {trained.config.agent} reads {most} tokens: {done}")
 
 
-def progress(total: int, quiet: bool) -> tuple[Callable[[int], None], Callable[[], None]]:
-    """What is told how many of ``total`` samples are done, and what ends that; nothing is shown where nobody looks."""
+@contextmanager
+def progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """What is told how many of ``total`` samples are done; nothing is shown where nobody looks."""
     if quiet or not sys.stderr.isatty():
-        return (lambda done: None), (lambda: None)
+        yield lambda done: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    bar = Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True))
-    task = bar.add_task("", total=total)
-    bar.start()
-    return (lambda done: bar.update(task, completed=done)), bar.stop
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)

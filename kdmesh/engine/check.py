@@ -270,6 +270,9 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
         trains = lonely.trains(plan, agent)
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}{trains}"
         key += f"{plan.spec.agents[owner].prune!r}{plan.spec.agents[owner].quantize}"
+        if plan.spec.agents[owner].prune:  # which leaves alone what starts at random
+            begins = plan.spec.agents[origin(plan, owner)]
+            key += f"{begins.weights is None}{begins.new_heads}"
         key += f"{found.reading.inputs.get(agent, '')}{plan.task_of(agent).name}"  # who only writes has another head
         if key not in sizes or layers or spec.ema is not None or agent in makers:
             module, parts, x = _light(plan, owner, agent, found, modules)

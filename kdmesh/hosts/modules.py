@@ -81,7 +81,8 @@ def build(
     spare_compiler()
     spec = plan.spec.agents[agent]
     first = origin(plan, agent)
-    path = None if device == "meta" else plan.spec.agents[first].weights
+    begins = plan.spec.agents[first]
+    path = None if device == "meta" else begins.weights
     if spec.ema is not None and spec.model is None and agent not in modules:
         module = build(plan, plan.owner[spec.ema.of], reading, registry, modules, device)
         if spec.weights is None:
@@ -89,11 +90,12 @@ def build(
     else:
         module = _plain(plan, agent, reading, registry, modules, device)
     if path is not None:
-        load_weights(module, path, f"agents.{agent}.weights", plan.spec.agents[first].new_heads)
+        load_weights(module, path, f"agents.{agent}.weights", begins.new_heads)
     elif first != agent and first in modules and device != "meta":
         module.load_state_dict(plain_module(copy.deepcopy(modules[first])).state_dict())
     if spec.prune:
-        drawn = getattr(module, "drawn", ()) if path is None else ()
+        heads = [name for name in module.state_dict() if _is_of(name, begins.new_heads)]
+        drawn = getattr(module, "drawn", ()) if begins.weights is None else heads
         place = torch.device(device if device == "meta" else "cpu")
         with refused_at(f"agents.{agent}"), guard.seeded(seed_of(plan, agent)), place:
             pruned(module, spec.prune, drawn, registry)

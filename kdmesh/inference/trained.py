@@ -285,6 +285,7 @@ class Settled:
         self._still = torch.no_grad()
 
     def __enter__(self) -> None:
+        self._modes = [(part, part.training) for part in self._module.modules()]
         self._counted = threads(self._threads)
         self._counted.__enter__()
         self._module.eval()
@@ -295,6 +296,8 @@ class Settled:
         self._cast.__exit__(*error)
         self._still.__exit__(*error)
         self._counted.__exit__(*error)
+        for part, mode in self._modes:
+            part.training = mode
 
 
 @contextmanager

@@ -70,7 +70,9 @@ def _unscaled(table: Table) -> list[str]:
     names = table.features or [f"feature {number}" for number in range(len(low))]
     names = names if table.x.dim() == 2 else ["the samples"]
     ranges = _some([f"{names[column]} ({low[column]:g} to {high[column]:g})" for column in wide])
-    return [f"values that are not scaled: {ranges}; models may learn little from them, so scale them beforehand"]
+    kind = "numbers" if table.x.dim() == 2 else "pixels"
+    how = f"prepare: [{{columns: {kind}, scale: standard}}]" if isinstance(table.x, Tensor) else "scale them beforehand"
+    return [f"values that are not scaled: {ranges}; models may learn little from them: {how}"]
 
 
 def _telling(table: Table, streams: Mapping[str, Stream]) -> list[str]:

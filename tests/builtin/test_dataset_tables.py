@@ -144,6 +144,8 @@ def test_delimiters_and_encodings(tmp_path):
     assert table.reads == {"label": "label", "delimiter": ";", "encoding": "latin-1"}
     refused("csv", "byte .* is not UTF-8", "UTF-8", path=odd, delimiter=";")
     refused("csv", "no column 'label'", path=odd, encoding="latin-1")
+    with pytest.raises(ValueError, match="a quote or a line break"):
+        read("text", path=odd, delimiter='"')
     for wrong in ({"encoding": "rot13"}, {"encoding": "none"}, {"delimiter": '"'}, {"delimiter": ";;"}):
         with pytest.raises(ValueError, match=r"encoding|delimiter"):
             read("csv", path=odd, **wrong)

@@ -188,6 +188,8 @@ def test_a_data_set_of_torchvision_by_name(tmp_path, monkeypatch):
         }  # fmt: skip
     assert len(offer.make({"name": "OfSplits", "folder": str(tmp_path), "split": "test"})) == 2
     assert offer.make({"name": "Odd", "folder": str(tmp_path), "resize": 4, "mode": "grey"}).x.shape == (7, 1, 4, 4)
+    with pytest.raises(ValueError, match="a height and a width from 1 to 16384"):
+        offer.make({"name": "Odd", "folder": str(tmp_path), "resize": [0, 4]})
     for settings, what in (
         ({"name": "OfTow"}, "did you mean 'OfTwo'"),
         ({"name": "Odd"}, "item 1: shape"),

@@ -22,6 +22,9 @@ from kdmesh.errors import MeshError, RunFailed
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.compression.pruning import pruned, pruned_of
 from kdmesh.hosts.local_weights import LocalWeights
+from kdmesh.hosts.modules import build
+from kdmesh.hosts.preprocessing import Preprocessor
+from kdmesh.hosts.source import Source
 from kdmesh.offers import PruningOffer
 from kdmesh.plugins import registry
 from kdmesh.spec import PruningRef
@@ -285,6 +288,33 @@ def test_the_smallest_weights_become_0(over: str) -> None:
     kept = module[0].weight[module[0].weight != 0].abs()
     assert not len(kept) or kept.min() >= before[0].weight[module[0].weight == 0].abs().max()
     assert torch.equal(module[1].weight, whole[1].weight) and torch.equal(module[0].bias, whole[0].bias)
+
+
+def test_an_embedding_stays_whole_and_so_does_the_head_that_is_tied_to_it() -> None:
+    inner = net("LlamaForCausalLM", "LlamaConfig", num_key_value_heads=2, tie_word_embeddings=True)
+    module, whole = text(inner), inner.model.embed_tokens.weight.clone()
+    take_out(module, {"magnitude": {"share": 0.5}})
+    assert inner.lm_head.weight is inner.model.embed_tokens.weight and torch.equal(inner.lm_head.weight, whole)
+    weights = LocalWeights("s", module, TrainSpec())
+    weights.load({name: torch.ones_like(one) for name, one in weights.state().items()})
+    found = pruned_of(module)
+    assert found is not None and found.zeros == sum(int((one == 0).sum()) for one in module.parameters()) > 0
+
+
+def test_a_new_head_is_left_whole_and_counted_so_by_check(tmp_path: Path) -> None:
+    agent = {
+        "model": {"mlp": {"hidden": [16]}}, "weights": str(begun(tmp_path) / "model.safetensors"),
+        "prune": {"magnitude": {"share": 0.75}},
+    }  # fmt: skip
+    agents = {"s": {**agent, "new_head": "head"}, "t": agent}
+    plan = make_plan(parse({"data": {"dataset": "digits"}, "agents": agents}), registry())
+    said = check(plan)
+    for name, zeros in (("s", 768), ("t", 768 + 120)):
+        assert f"agent {name}: 1,210 parameters, of which {zeros} stay 0: pruned" in said
+    table, _ = Source().load(plan)
+    module = build(plan, "s", Preprocessor(plan, table, registry(), None), registry(), {})
+    assert sum(int((one == 0).sum()) for one in module.parameters()) == 768
+    assert not (dict(module.named_parameters())["head.weight"] == 0).any()
 
 
 @pytest.mark.parametrize(

@@ -257,9 +257,11 @@ def test_a_file_that_differs_is_not_left(agents: Any, tmp_path: Path, monkeypatc
     assert "--tolerance 0.04" in found.value.instead
     assert {one.name: one.read_bytes() for one in out.iterdir()} == before and list(tmp_path.iterdir()) == [out]
     assert exporting.export(agent, Worse(), out, 0.04).record["compared"]["tolerance"] == 0.04
-    monkeypatch.setattr(Worse, "by", float("nan"))
-    with pytest.raises(MeshError, match="ONNX is nan from s"):
-        exporting.export(agent, Worse(), out, 1e9)
+    for by in ("nan", "inf"):
+        monkeypatch.setattr(Worse, "by", float(by))
+        with pytest.raises(MeshError, match=f"ONNX is {by} from s") as found:
+            exporting.export(agent, Worse(), out, 1e9)
+        assert found.value.instead == "another form"
     monkeypatch.setattr(onnx, "LARGEST", 10)  # weights that one file does not hold
     found_ = exporting.export(agent, FORMS["onnx"], out)
     assert "model.onnx.data" in found_.record["files"] and found_.record["compared"]["largest_difference"] <= 1e-5

@@ -14,6 +14,7 @@ import torch
 from test_export import BERT, agents, data, files, refused, told, trained  # noqa: F401
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 import kdmesh
 from kdmesh.engine.check import check
@@ -200,7 +201,11 @@ class Heads(nn.Module):
         self.own = nn.MultiheadAttention(4, 2)
 
 
-@pytest.mark.parametrize(("module", "said"), [(nn.ReLU(), "no linear layer"), (Heads(), "MultiheadAttention")])
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [(nn.ReLU(), "no linear layer"), (Heads(), "MultiheadAttention"),
+     (nn.Sequential(nn.Embedding(3, 4), Conv1D(6, 4)), "weights of a Conv1D")],
+)  # fmt: skip
 def test_what_cannot_be_rounded_is_refused(module: nn.Module, said: str) -> None:
     with pytest.raises(MeshError, match=said):
         quantize(module)

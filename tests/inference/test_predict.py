@@ -7,6 +7,7 @@ import gzip
 import json
 import shutil
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 import kdmesh
 from kdmesh.cli import main
+from kdmesh.cli.predict import progress
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
@@ -132,6 +134,11 @@ def test_python_gives_the_same_answers(agent: Any, files: Path) -> None:
     if form == "texts":
         assert model.predict([row["words"] for row in rows]).answers == found.answers
     assert not len(model.predict([]))
+    model.train()
+    next(model.children()).eval()  # as a norm that is frozen
+    modes = [part.training for part in model.modules()]
+    assert torch.equal(model.predict(rows).scores, found.scores)
+    assert [part.training for part in model.modules()] == modes and len({*modes}) == 2
 
 
 def test_every_form_of_file_gives_the_same(agent: Any, files: Path, tmp_path: Path, capsys: Any) -> None:
@@ -261,6 +268,16 @@ def test_what_is_asked_wrongly_is_named(small: Path, files: Path, capsys: Any, w
     assert main([word.format(small=small, files=files) for word in words]) == 2
     said = capsys.readouterr().err
     assert what in said and "Traceback" not in said
+
+
+def test_what_is_shown_meanwhile_ends_with_an_error_too(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(MeshError), progress(3, quiet=False) as told:
+        told(1)
+        raise MeshError("odd")
+    shown = capsys.readouterr().err
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is there again"
 
 
 def test_a_run_is_no_agent(made: Path, files: Path, capsys: Any) -> None:

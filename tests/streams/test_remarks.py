@@ -34,8 +34,11 @@ def x(n, *shape, seed=0):
         (Table(x(20), torch.arange(20) % 2 * 10, 11), "9 of the 11 classes have no sample: the labels are 0, 10"),
         (Table(x(200), torch.arange(200), 200, labels=[f"id{i}" for i in range(200)]), "is the label a column of ids"),
         (Table(x(20), torch.arange(20) % 2, 2, labels=["x", " X"]), "differ in blanks or capitals only: 'x', ' X'"),
-        (Table(x(20) * 5e4, torch.arange(20) % 2, 2, features=["a", "income", "b"]), "not scaled: a .*, income"),
-        (Table(x(20, 1, 4, 4).abs() * 255, torch.arange(20) % 2, 2), "not scaled: the samples"),
+        (
+            Table(x(20) * 5e4, torch.arange(20) % 2, 2, features=["a", "income", "b"]),
+            "not scaled: a .*, income .*prepare: .{columns: numbers, scale: standard}",
+        ),
+        (Table(x(20, 1, 4, 4).abs() * 255, torch.arange(20) % 2, 2), "not scaled: the samples .*columns: pixels"),
         (Table(x(20), torch.arange(20) % 2, 2, left_out={"city": "text"}), r"left out: city \(text\)"),
         (Table(x(20), torch.tensor([[0, 1, 0], [0, 0, 1]] * 10), 0), "the same in every training sample: 0$"),
         (Table(x(20), torch.tensor([[1, 1], [1, 0]] * 10), 0, labels=["red", "new"]), "training sample: red$"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kdmesh.tables.rows import Rows
 
 
-def csv_file(path: str, delimiter: str | None = None, encoding: str = "", **settings: Any) -> Table:
+def csv_file(path: str, delimiter: str | None = None, encoding: str | None = None, **settings: Any) -> Table:
     """Return features ``[N, F]`` and labels of a CSV file, plain or .gz, and of the files of official splits.
 
     ``settings``: of :func:`kdmesh.tables.splits.table_of_files`.
@@ -26,10 +26,10 @@ def csv_file(path: str, delimiter: str | None = None, encoding: str = "", **sett
         return delimiter or ("\t" if kind_of(file) == ".tsv" else ",")
 
     def now(file: Path, where: str) -> Rows:
-        return read_csv(file, where, between(file), encoding)
+        return read_csv(file, where, between(file), encoding or "")
 
     def later(file: Path, where: str, keep: list[str]) -> Rows:
-        return comma_rows(file, where, keep, between(file), encoding)
+        return comma_rows(file, where, keep, between(file), encoding or "")
 
     found = table_of_files("csv", now, later, path, **settings)
     found.reads |= {name: told for name, told in {"delimiter": delimiter, "encoding": encoding}.items() if told}

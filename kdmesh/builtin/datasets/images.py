@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -302,19 +302,20 @@ def _labels(
         if classes is not None and len(names) > classes:
             what = f"{train.archive.path}: {len(names)} folders of classes for {classes} classes"
             raise MeshError(what, where=f"{WHERE}.classes", instead=f"classes: {len(names)}")
-        y, count = torch.tensor([_number(part, at, names) for part in told for at in part.kept]), classes or len(names)
+        place = {name: number for number, name in enumerate(names)}
+        y, count = torch.tensor([_number(part, at, place) for part in told for at in part.kept]), classes or len(names)
     if pool is not None:
         y = torch.cat([y, no_labels(y, len(pool.kept))])
     return y, count, names
 
 
-def _number(part: Part, at: int, names: Sequence[str]) -> int:
+def _number(part: Part, at: int, place: Mapping[str, int]) -> int:
     """The number of an image's class; MeshError for one that train lacks."""
     assert part.labels is not None
-    if (name := part.labels[at]) not in names:
+    if (name := part.labels[at]) not in place:
         what = f"{part.archive.at(part.names[at])}: {name!r} is no class of train"
-        raise MeshError(what, where=part.where, instead=nearest(name, names, "classes"))
-    return names.index(name)
+        raise MeshError(what, where=part.where, instead=nearest(name, place, "classes"))
+    return place[name]
 
 
 def _columns(parts: dict[str, Part], taken: set[str]) -> dict[str, list[str]]:

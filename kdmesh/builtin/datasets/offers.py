@@ -6,7 +6,7 @@ import codecs
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from kdmesh.offers import Config, DatasetOffer
 from kdmesh.tables.kinds import SAVED, is_table
@@ -39,14 +39,26 @@ class ArraysConfig(Config):
     )
 
 
+def _resize(value: int | list[int] | None) -> int | list[int] | None:
+    """A size of images; ValueError for one that none has."""
+    if isinstance(value, list) and not all(1 <= size <= 16384 for size in value):
+        raise ValueError(f"`resize` is {value}: a height and a width from 1 to 16384")
+    return value
+
+
+Resize = Annotated[
+    Annotated[int, Field(ge=1, le=16384)] | Annotated[list[int], Field(min_length=2, max_length=2)] | None,
+    Field(description="height and width to which every image is scaled; one number: both"),
+    AfterValidator(_resize),
+]
+
+
 class TorchvisionConfig(Config):
     """A data set of torchvision, read into memory."""
 
     name: str = Field(min_length=1, description="its class in torchvision.datasets: CIFAR10, SVHN, Flowers102 ...")
     folder: str = Field(description="the folder that has it, which torchvision calls `root`; nothing is downloaded")
-    resize: Annotated[int, Field(ge=1, le=16384)] | Annotated[list[int], Field(min_length=2, max_length=2)] | None = (
-        Field(None, description="height and width to which every image is scaled; one number: both")
-    )
+    resize: Resize = None
     mode: Literal["grey", "rgb"] | None = Field(None, description="channels to which every image is brought")
     split: str | None = Field(None, description="one of its splits alone, as all the data")
 
@@ -88,9 +100,7 @@ class ImagesConfig(Config):
         None, min_length=1, description="table: columns with labels that hold or not, 1 or 0 (task: multi_label)"
     )
     classes: int | None = Field(None, ge=1, description="number of classes; by default as many as path has")
-    resize: Annotated[int, Field(ge=1, le=16384)] | Annotated[list[int], Field(min_length=2, max_length=2)] | None = (
-        Field(None, description="height and width to which every image is scaled; one number: both")
-    )
+    resize: Resize = None
     mode: Literal["grey", "rgb"] | None = Field(
         None, description="channels to which every image is brought; by default as it is: grey or RGB, all alike"
     )
@@ -106,8 +116,6 @@ class ImagesConfig(Config):
 
     @model_validator(mode="after")
     def _of_one_form(self) -> Self:
-        if isinstance(self.resize, list) and not all(1 <= size <= 16384 for size in self.resize):
-            raise ValueError(f"`resize` is {self.resize}: a height and a width from 1 to 16384")
         if (self.path is None) == (self.hub is None):
             raise ValueError("needs `path` or `hub`, one of them")
         for name in ("name", "revision") if self.hub is None else HUB_ALONE:
@@ -139,20 +147,55 @@ def _one_kind(given: Any) -> None:
             raise ValueError(f"`{columns}` names a column twice")
 
 
+def _encoding(value: str | None) -> str | None:
+    """The name of an encoding of texts; ValueError for one that Python does not know."""
+    if value:
+        try:
+            text = codecs.lookup(value)._is_text_encoding
+        except LookupError:
+            text = False
+        if not text:
+            raise ValueError(f"{value!r} is no encoding of text: utf-8, latin-1, cp1252, utf-16 ...")
+    return value
+
+
+def _delimiter(value: str | None) -> str | None:
+    """What stands between cells; ValueError for what has another meaning there."""
+    if value is not None and value in '"\r\n':
+        raise ValueError("a quote or a line break ends cells in another way: ; or |, say, or \\t")
+    return value
+
+
+Label = Annotated[
+    str | None, Field(description="column with the label: a whole number from 0, or a class name; by default `label`")
+]
+Values = Annotated[
+    list[str] | None,
+    Field(min_length=1, description="columns with values to learn (task: regression), instead of `label`"),
+]
+Indicators = Annotated[
+    list[str] | None,
+    Field(min_length=1, description="columns with labels that hold or not, 1 or 0 (task: multi_label), instead"),
+]
+Features = Annotated[list[str] | None, Field(min_length=1, description="feature columns; by default all numeric ones")]
+Delimiter = Annotated[
+    str | None,
+    Field(min_length=1, max_length=1, description="of CSV, between cells: by default a comma, in a .tsv a tab"),
+    AfterValidator(_delimiter),
+]
+Encoding = Annotated[
+    str | None, Field(description="of CSV and TSV, `latin-1` say; by default UTF-8"), AfterValidator(_encoding)
+]
+
+
 class RowsConfig(Config):
     """A file with one sample per row and named columns."""
 
     path: str = Field(description="the file, plain or .gz")
-    label: str | None = Field(
-        None, description="column with the label: a whole number from 0, or a class name; by default `label`"
-    )
-    values: list[str] | None = Field(
-        None, min_length=1, description="columns with values to learn (task: regression), instead of `label`"
-    )
-    indicators: list[str] | None = Field(
-        None, min_length=1, description="columns with labels that hold or not, 1 or 0 (task: multi_label), instead"
-    )
-    features: list[str] | None = Field(None, min_length=1, description="feature columns; by default all numeric ones")
+    label: Label = None
+    values: Values = None
+    indicators: Indicators = None
+    features: Features = None
     test_path: str | None = Field(None, description="file with the official test split, same columns")
     classes: int | None = Field(
         None, ge=1, description="number of classes; by default as many as path has; needed where nothing has a label"
@@ -176,34 +219,8 @@ class RowsConfig(Config):
 class DelimitedConfig(RowsConfig):
     """A CSV or TSV file with a header row."""
 
-    delimiter: str | None = Field(
-        None, min_length=1, max_length=1, description="between cells: by default a comma, in a .tsv a tab"
-    )
-    encoding: str = Field("", description="of the text, `latin-1` say; by default UTF-8")
-
-    @field_validator("encoding")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return _encoding(value)
-
-    @field_validator("delimiter")
-    @classmethod
-    def _apart(cls, value: str | None) -> str | None:
-        if value is not None and value in '"\r\n':
-            raise ValueError("a quote or a line break ends cells in another way: ; or |, say, or \\t")
-        return value
-
-
-def _encoding(value: str) -> str:
-    """The name of an encoding of texts; ValueError for one that Python does not know."""
-    if value:
-        try:
-            text = codecs.lookup(value)._is_text_encoding
-        except LookupError:
-            text = False
-        if not text:
-            raise ValueError(f"{value!r} is no encoding of text: utf-8, latin-1, cp1252, utf-16 ...")
-    return value
+    delimiter: Delimiter = None
+    encoding: Encoding = None
 
 
 class SqlConfig(Config):
@@ -218,16 +235,10 @@ class SqlConfig(Config):
     validation_query: str | None = Field(None, description="query for the official validation split, same columns")
     test_query: str | None = Field(None, description="query for the official test split, same columns")
     transfer_query: str | None = Field(None, description="query for rows without labels, the split `transfer`")
-    label: str | None = Field(
-        None, description="column with the label: a whole number from 0, or a class name; by default `label`"
-    )
-    values: list[str] | None = Field(
-        None, min_length=1, description="columns with values to learn (task: regression), instead of `label`"
-    )
-    indicators: list[str] | None = Field(
-        None, min_length=1, description="columns with labels that hold or not, 1 or 0 (task: multi_label), instead"
-    )
-    features: list[str] | None = Field(None, min_length=1, description="feature columns; by default all numeric ones")
+    label: Label = None
+    values: Values = None
+    indicators: Indicators = None
+    features: Features = None
     classes: int | None = Field(None, ge=1, description="number of classes; by default as many as `query` gives")
 
     @model_validator(mode="after")
@@ -302,10 +313,8 @@ class TextConfig(Config):
     transfer_path: str | None = Field(
         None, description="label: file with texts without labels, the split `transfer`; so are rows with an empty one"
     )
-    delimiter: str | None = Field(
-        None, min_length=1, max_length=1, description="of CSV, between cells: by default a comma, in a .tsv a tab"
-    )
-    encoding: str | None = Field(None, description="of CSV and TSV, `latin-1` say; by default UTF-8")
+    delimiter: Delimiter = None
+    encoding: Encoding = None
     hub: str | None = Field(None, description="id of a Hugging Face data set, instead of `path`")
     name: str | None = Field(None, description="hub: the data set's configuration")
     revision: str | None = Field(None, description="hub: branch, tag or commit")
@@ -341,12 +350,8 @@ class TextConfig(Config):
         None, description="positive: column with a text that is not relevant, or a list; may be empty"
     )
     label: str | None = Field(None, description="column with the class: a whole number from 0, or a name")
-    values: list[str] | None = Field(
-        None, min_length=1, description="columns with values to learn (task: regression), instead of `label`"
-    )
-    indicators: list[str] | None = Field(
-        None, min_length=1, description="columns with labels that hold or not, 1 or 0 (task: multi_label), instead"
-    )
+    values: Values = None
+    indicators: Indicators = None
     labels: list[str] | None = Field(
         None, min_length=1, description="names of the classes, or tags, in order; by default those found, sorted"
     )
@@ -383,7 +388,6 @@ class TextConfig(Config):
         columns += [*(self.values or ()), *(self.indicators or ())]
         if len(set(columns)) < len(columns):
             raise ValueError("one column has two meanings")
-        _encoding(self.encoding or "")
         return self
 
 

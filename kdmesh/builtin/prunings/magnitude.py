@@ -2,7 +2,7 @@
 
 Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015; over the whole model as Zhu and
 Gupta, To prune, or not to prune, 2017, compare it. Weights of linear and convolutional layers; biases, norms,
-embeddings, and a head that starts at random, stay whole.
+embeddings, a head that is tied to one, and a head that starts at random, stay whole.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from kdmesh.errors import MeshError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CONV1D = "Conv1D"  # gpt2's linear layer, a class of transformers, which is not imported for this
 LARGEST = 127
 LEAST = 1e-12  # of a largest magnitude: rows of zeros stay zeros
 
@@ -75,9 +76,10 @@ def quantize(module: nn.Module) -> None:
     if getattr(module, "adapted", None) is not None:
         what = f"weights beside an adapter ({module.adapted}) stay as they are"
         raise MeshError(what, instead="leave one of both out")
-    if any(isinstance(part, nn.MultiheadAttention) for part in module.modules()):
-        what = "torch's MultiheadAttention reads weights past the layers that have them"
-        raise MeshError(what, instead="a model of transformers, or one of linear layers")
+    for part in module.modules():
+        if isinstance(part, nn.MultiheadAttention) or type(part).__name__ == CONV1D:
+            what = f"weights of a {type(part).__name__} are in no linear layer, where they would be rounded"
+            raise MeshError(what, instead="a model of linear layers (nn.Linear)")
     found = [part for part in module.modules() if type(part) in KINDS]
     if not found:
         what = f"a {type(module).__name__} has no linear layer or embedding that could be rounded"

@@ -90,9 +90,13 @@ def _zeroed(module: nn.Module, rule: Pruning, drawn: Collection[str]) -> tuple[d
 
     MeshError where there is no layer that has such weights.
     """
-    every = ((path, part) for path, part in module.named_modules() if isinstance(part, ZEROED))
-    weights: dict[str, Tensor] = {f"{path}.weight".removeprefix("."): part.weight for path, part in every}
-    weights = {name: one for name, one in weights.items() if not any(name.endswith(other) for other in drawn)}
+    whole = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}  # heads are tied to some
+    taken = {id(part.weight) for part in module.modules() if isinstance(part, ZEROED)} - whole
+    weights: dict[str, Tensor] = {
+        name: one
+        for name, one in module.named_parameters()
+        if id(one) in taken and not any(f".{name}".endswith(f".{other}") for other in drawn)
+    }
     if not weights:
         what = f"a {type(module).__name__} has no linear or convolutional layer whose weights were read"
         raise MeshError(what, instead="a model with one, or no `prune`")

@@ -135,7 +135,7 @@ def _compare(trained: Trained, graph: Graph, answers: Answers, form: Form, toler
     if math.isnan(worst) or (tolerance is not None and worst > tolerance):
         more_than = "" if tolerance is None else f", more than {tolerance:g}"
         what = f"{form.title} is {worst:.1e} from {trained.config.agent} ({at}){more_than}"
-        more = "" if math.isnan(worst) else f"--tolerance {_above(worst):g}, where that is near enough, or "
+        more = f"--tolerance {_above(worst):g}, where that is near enough, or " if math.isfinite(worst) else ""
         raise MeshError(what, where="--tolerance", instead=f"{more}another form")
     return {"batches": list(BATCHES), "lengths": sorted(widths), "largest_difference": worst}
 
