@@ -247,6 +247,13 @@ def _streams(plan: Plan, found: Checked) -> None:
         found.notes.append(f"{names}: batches of {stream!r} hold all {size} samples, where batch_size is {batch}")
 
 
+def _smaller(plan: Plan, owner: str) -> str:
+    """What is taken out of weights and how they round; pruning leaves alone what starts at random."""
+    spec, begins = plan.spec.agents[owner], plan.spec.agents[origin(plan, owner)]
+    drawn = f"{begins.weights is None}{begins.new_heads}" if spec.prune else ""
+    return f"{spec.prune!r}{spec.quantize}{drawn}"
+
+
 def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
     """Build each model on `meta`, forward two samples, and note sizes and taps."""
     taps, makers = _needed_taps(plan), {edge.source for edge in plan.edges if edge.derived is not None}
@@ -269,10 +276,7 @@ def _models(plan: Plan, found: Checked, modules: dict[str, nn.Module]) -> None:
             layers[EXIT], written[EXIT] = spec.exit, f"agents.{agent}.exit"
         trains = lonely.trains(plan, agent)
         key = f"{owner if owner in modules else plan.spec.agents[owner].model!r}{layers}{spec.labels}{trains}"
-        key += f"{plan.spec.agents[owner].prune!r}{plan.spec.agents[owner].quantize}"
-        if plan.spec.agents[owner].prune:  # which leaves alone what starts at random
-            begins = plan.spec.agents[origin(plan, owner)]
-            key += f"{begins.weights is None}{begins.new_heads}"
+        key += _smaller(plan, owner)
         key += f"{found.reading.inputs.get(agent, '')}{plan.task_of(agent).name}"  # who only writes has another head
         if key not in sizes or layers or spec.ema is not None or agent in makers:
             module, parts, x = _light(plan, owner, agent, found, modules)

@@ -111,8 +111,19 @@ class Predictor:
             except (TypeError, ValueError):
                 return None
 
-        found = {name: [row[name] for row in rows] for name in columns}
+        found = {name: [self._cell(row[name], at, name) for at, row in enumerate(rows)] for name in columns}
         return Cells(found, number, lambda row, name: f"row {row}, {name!r}", "samples")
+
+    def _cell(self, value: Any, at: int, name: str) -> Any:
+        """A value as its source had it; true and false, which files write in several ways, as the one that is known."""
+        value, made = value.item() if isinstance(value, np.generic) else value, self.trained.prepared
+        if not isinstance(value, bool) or made is None or name not in made.words:
+            return value
+        known = [one for one in made.known(name) if one.lower() == str(value).lower()]
+        if len(known) != 1:
+            what = f"row {at}, {name!r}: {value}, which it learned as a word"
+            raise self._wrong(what, "the word of its file, 'true' or 'True'")
+        return known[0]
 
     def _number(self, row: Mapping[str, Any], at: int, name: str) -> float:
         try:

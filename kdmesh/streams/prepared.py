@@ -182,6 +182,11 @@ class Prepared:
         """The columns that are read as words."""
         return [name for group in self.groups if group.asked.get("encode") for name in group.columns]
 
+    def known(self, name: str) -> list[str]:
+        """The categories of a column; none of one that is hashed, or has numbers."""
+        found = (group for group in self.groups if name in group.columns and group.categories)
+        return next((group.categories[group.columns.index(name)] for group in found), [])
+
     @property
     def fills(self) -> bool:
         """Whether it fills gaps of numbers."""

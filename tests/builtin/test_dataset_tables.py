@@ -144,6 +144,9 @@ def test_delimiters_and_encodings(tmp_path):
     assert table.reads == {"label": "label", "delimiter": ";", "encoding": "latin-1"}
     refused("csv", "byte .* is not UTF-8", "UTF-8", path=odd, delimiter=";")
     refused("csv", "no column 'label'", path=odd, encoding="latin-1")
+    marked = csv(tmp_path / "marked.csv", encoding="utf-8-sig")
+    for lazy in (False, True):  # which has a mark of its own before the first name
+        assert read("csv", path=marked, encoding="utf-8", lazy=lazy).features == read("csv", path=marked).features
     with pytest.raises(ValueError, match="a quote or a line break"):
         read("text", path=odd, delimiter='"')
     for wrong in ({"encoding": "rot13"}, {"encoding": "none"}, {"delimiter": '"'}, {"delimiter": ";;"}):

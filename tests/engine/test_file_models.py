@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import kdmesh
+from kdmesh.builtin.models._file import FileModel
 from kdmesh.builtin.models.sklearn_file import SklearnFile
 from kdmesh.cli import main
 from kdmesh.engine.check import examine
@@ -146,6 +148,39 @@ def test_a_teacher_says_what_its_library_says_and_is_whole_in_its_folder(
         assert main(["evaluate", str(tmp_path / "copied"), str(files / "data.csv"), "--quiet"]) == 0, (
             capsys.readouterr().err
         )
+
+
+class Counted(FileModel):
+    """A file whose first byte is every answer; it counts how often it is opened."""
+
+    name, library, extra, times = "counted", "counted", "", 0
+
+    def _installed(self) -> str:
+        return "1"
+
+    def open(self, content: bytes) -> int:
+        Counted.times += 1
+        return content[0]
+
+    def answers(self, model: int, x: np.ndarray) -> np.ndarray:
+        return np.full((len(x), 2), model)
+
+
+def test_a_file_is_opened_once_and_again_where_its_bytes_have_changed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\x03\x04")
+    model, x = Counted(tmp_path / "file", None, (4,), 2, None), torch.zeros(1, 4)
+    before = Counted.times
+
+    def answer() -> tuple[float, int]:
+        return float(model(x)[0, 0]), Counted.times - before
+
+    assert [answer(), answer(), answer()] == [(3, 1)] * 3
+    model.content[0] = 7
+    assert [answer(), answer()] == [(7, 2)] * 2
+    model.load_state_dict({"content": torch.tensor([9, 4], dtype=torch.uint8)})
+    assert answer() == (9, 3)
+    model.content = torch.tensor([5, 4], dtype=torch.uint8)
+    assert answer() == (5, 4) and float(copy.deepcopy(model)(x)[0, 0]) == 5
 
 
 def test_values_teach_values(files: Path, tmp_path: Path) -> None:

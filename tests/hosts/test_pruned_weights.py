@@ -290,6 +290,14 @@ def test_the_smallest_weights_become_0(over: str) -> None:
     assert torch.equal(module[1].weight, whole[1].weight) and torch.equal(module[0].bias, whole[0].bias)
 
 
+@pytest.mark.parametrize("prune", [{"layers": {"drop": 1}}, {"magnitude": {"share": 0.5}}])
+def test_weights_with_an_adapter_are_refused(prune: dict[str, Any]) -> None:
+    module = text(bert())
+    module.adapted = "lora"  # whose updates are added to every weight of its layers when it is saved
+    with pytest.raises(MeshError, match=r"with an adapter \(lora\) stay as they are"):
+        take_out(module, prune)
+
+
 def test_an_embedding_stays_whole_and_so_does_the_head_that_is_tied_to_it() -> None:
     inner = net("LlamaForCausalLM", "LlamaConfig", num_key_value_heads=2, tie_word_embeddings=True)
     module, whole = text(inner), inner.model.embed_tokens.weight.clone()

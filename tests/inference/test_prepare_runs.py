@@ -7,8 +7,10 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,9 +22,14 @@ from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.inference.predictor import Predictor
 from kdmesh.plugins import registry
+from kdmesh.spec.prepare import PrepareSpec
 from kdmesh.spec.read import parse, read_mesh
+from kdmesh.streams.cells import Cells
 from kdmesh.streams.prepared import NUMBERS, SETTINGS, Prepared
+from kdmesh.tables.fitting import fit
+from kdmesh.tables.rows import number_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tabular"
 STUDENT = {"model": {"mlp": {"hidden": [4]}}}
@@ -113,6 +120,23 @@ def test_rows_from_python_are_answered_as_the_file_is(agent: Path, folder: Path,
     ):
         with pytest.raises(MeshError, match=said):
             model.predict(wrong)
+
+
+@pytest.mark.parametrize("words", [["True", "False"], ["true", "false"]])
+def test_true_and_false_from_python_are_the_words_that_were_learned(words: list[str]) -> None:
+    source = Cells({"w": words, "n": [2.0, 3.0]}, number_of, lambda row, name: name, "here")
+
+    def asked(encode: dict[str, Any]) -> tuple[Predictor, Any]:
+        groups = [PrepareSpec.model_validate({"columns": [name], **encode}) for name in ("w", "n")]
+        made = fit(source, groups, "data.prepare")
+        trained: Any = SimpleNamespace(prepared=made, config=SimpleNamespace(agent="s", columns=made.columns))
+        return Predictor(trained), made.of_cells(source)
+
+    rows = [{"w": True, "n": np.float32(2)}, {"w": np.bool_(False), "n": 3}]
+    predictor, wanted = asked({"encode": "one_hot", "unseen": "ignore"})
+    assert torch.equal(predictor._numbers_of(rows), wanted) and wanted.sum(1).tolist() == [2, 2]
+    with pytest.raises(MeshError, match=r"row 0, 'w': True, which it learned as a word"):
+        asked({"encode": "hash", "outputs": 4})[0]._numbers_of(rows)
 
 
 @pytest.mark.parametrize(

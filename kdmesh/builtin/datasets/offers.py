@@ -148,15 +148,17 @@ def _one_kind(given: Any) -> None:
 
 
 def _encoding(value: str | None) -> str | None:
-    """The name of an encoding of texts; ValueError for one that Python does not know."""
-    if value:
-        try:
-            text = codecs.lookup(value)._is_text_encoding
-        except LookupError:
-            text = False
-        if not text:
-            raise ValueError(f"{value!r} is no encoding of text: utf-8, latin-1, cp1252, utf-16 ...")
-    return value
+    """The name of an encoding of texts, None for UTF-8, whose byte-order mark is left out; ValueError for no such."""
+    if not value:
+        return None
+    try:
+        known = codecs.lookup(value)
+        text = known._is_text_encoding
+    except LookupError:
+        text = False
+    if not text:
+        raise ValueError(f"{value!r} is no encoding of text: utf-8, latin-1, cp1252, utf-16 ...")
+    return None if known.name == "utf-8" else value
 
 
 def _delimiter(value: str | None) -> str | None:

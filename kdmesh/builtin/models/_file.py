@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
@@ -86,13 +85,13 @@ class FileModel(nn.Module):
         return {name: one for name, one in super().__getstate__().items() if name != "kdmesh_model"}
 
     def _model(self) -> Any:
-        content = self.content.cpu().numpy().tobytes()
-        digest = hashlib.sha256(content).hexdigest()
+        """The library's object, of the bytes as they are: a file of megabytes is not looked through at each forward."""
+        version = 0 if self.content.is_inference() else self.content._version  # which moves with every change in place
         held = vars(self).get("kdmesh_model")  # see above
-        if held is None or held[0] != digest:
-            held = digest, self._opened(content)
+        if held is None or held[0] is not self.content or held[1] != version:
+            held = self.content, version, self._opened(self.content.cpu().numpy().tobytes())
             vars(self)["kdmesh_model"] = held
-        return held[1]
+        return held[2]
 
     def _opened(self, content: bytes) -> Any:
         try:

@@ -44,6 +44,9 @@ def pruned(module: nn.Module, steps: Sequence[PruningRef], drawn: Collection[str
     for number, step in enumerate(steps):
         where = f"prune.{number}.{step.name}"
         try:
+            if (adapted := getattr(module, "adapted", None)) is not None:
+                what = f"the weights of a model with an adapter ({adapted}) stay as they are"
+                raise MeshError(what, instead=f"no `{adapted}`, or no `prune`")
             offer = registry.find("prunings", step.name)
             rule: Pruning = offer.make(step.config)
             if offer.takes == "units":
@@ -75,9 +78,6 @@ def _take(module: Any, name: str, rule: Pruning) -> None:
     if not hasattr(module, "become"):
         what = f"a {type(module).__name__} is no model of transformers, whose {name} could be left out"
         raise MeshError(what, instead="magnitude: {share: 0.5}, or a model with smaller settings")
-    if module.adapted is not None:
-        what = f"the weights of a model with an adapter ({module.adapted}) stay as they are"
-        raise MeshError(what, instead=f"no `{module.adapted}`, or no `prune`")
     was, found = module.net, rule.smaller(module.net)
     if type(found) is not type(was):
         raise ValueError(f"it gave a {type(found).__name__}, not a {type(was).__name__}")
