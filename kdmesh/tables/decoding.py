@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     Named = tuple[int, str]  # an archive by its number, and the name of an image in it
 
 
+END = "end"
+"""What is asked of a process last."""
+
+
 class Setting(NamedTuple):
     """What all images of a set have in common: where they are, how they become samples, and of which shape."""
 
@@ -73,11 +77,13 @@ class Decoders:
         return [self._threads.submit(self._asked, names[at : at + share]) for at in range(0, len(names), share)]
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes: they are told to, since a pipe ends with the last process that has it, perhaps a fork."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         for one in self._made:
             if one.stdin is not None:
                 with suppress(OSError):  # of one that has ended already
+                    _write(one.stdin, END)
+                with suppress(OSError):
                     one.stdin.close()
             one.wait()
             if one.stdout is not None:
@@ -149,7 +155,9 @@ def main() -> None:
     form = Form(tuple(resize) if resize else None, mode)
     setting = Setting([_archive_of(told) for told in first["archives"]], form, tuple(first["shape"]))
     for line in asked:
-        found = decoded(setting, json.loads(line))
+        if (names := json.loads(line)) == END:
+            return
+        found = decoded(setting, names)
         if isinstance(found, Refused):
             _write(answers, {"refused": found})
             continue

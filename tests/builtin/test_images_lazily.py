@@ -244,6 +244,31 @@ def test_a_process_that_has_ended_is_told_and_files_beside_are_no_modules(photos
     assert error.value.where == "data.dataset.images.workers"
 
 
+FORKED = """
+import gc, os, sys
+
+from kdmesh.builtin.datasets.images import images
+
+table = images(sys.argv[1], resize=[6, 6], lazy=True, workers=1)
+table.x[:4]
+if not os.fork():  # as a DataLoader does; it has all pipes too
+    os.read(0, 1)
+    os._exit(0)
+workers = table.x._workers._decoders
+del table
+gc.collect()
+print([one.returncode for one in workers._made], flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_processes_end_though_a_fork_has_their_pipes(photos):
+    run = [sys.executable, "-W", "ignore", "-c", FORKED, str(photos / "photos.zip")]
+    with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "[0]\n"  # or it waits, until the test is given up
+        process.stdin.close()
+
+
 RESIDENT = """
 import sys
 from pathlib import Path
