@@ -99,6 +99,7 @@ class ShardView:
         else:
             x = reading.numbers(agent)
             self.x = (x.select(rows) if isinstance(x, Unread) else x[rows]).to(device)
+        self._take = self.x.taker() if isinstance(self.x, Unread) else None
         self._order: tuple[int, Tensor] = (-1, rows)
         self._name = stream.base or stream.name
 
@@ -161,11 +162,12 @@ class ShardView:
             return Batch(tokens, known if self.stream.labelled else None, at, again)
         y = None if self.y is None else torch.index_select(self.y, 0, at)
         if isinstance(self.x, Unread):
+            assert self._take is not None
             if self.x.asks:
                 self.x.soon(at)
                 for later in self.ahead(step + 1 + self.stream.replay, size, drop_last, SOON):
                     self.x.soon(later)
-            return Batch(self.x[at], y, at, again)
+            return Batch(self._take(at), y, at, again)
         return Batch(torch.index_select(self.x, 0, at), y, at, again)
 
     def ahead(self, step: int, size: int, drop_last: bool, most: int) -> list[Tensor]:
