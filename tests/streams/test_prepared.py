@@ -54,7 +54,8 @@ def test_numbers_are_those_of_scikit_learn(drawn: list, scale: str | None, imput
     for column in drawn:
         column[0] = 1.5
     source = cells(**{f"c{number}": column for number, column in enumerate(drawn)})
-    x = np.array([[np.nan if cell == "" else cell for cell in column] for column in drawn]).T
+    rows = zip(*drawn, strict=True)  # in memory row after row: a mean's last bit depends on the order of its sum
+    x = np.array([[np.nan if cell == "" else cell for cell in row] for row in rows])
     steps = [SimpleImputer(strategy=impute), *([SCALERS[scale]()] if scale else [])]
     group = {"columns": "numbers", "impute": impute, **({"scale": scale} if scale else {})}
     found = made(source, group).of_cells(source)
