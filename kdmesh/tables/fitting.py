@@ -46,6 +46,8 @@ def fit(source: Cells, groups: Sequence[PrepareSpec], where: str) -> Prepared:
             columns = [name for name, kind in kinds.items() if kind == group.columns and name not in named]
         if not columns:
             what = f"no column that is left is one of {group.columns}"
+            if gone := [name for name, kind in kinds.items() if kind == "empty" and name not in named]:
+                what += f", and every cell of train is empty in {', '.join(gone)}"
             raise MeshError(what, where=f"{at}.columns", instead="leave this group out, or name columns, [age]")
         found.append(_group(replace(source, where=at), group, columns))
     taken = {name for group in found for name in group.columns}
@@ -175,7 +177,7 @@ def _made(
         raise MeshError("the samples are no images", where=f"{where}.{odd}.columns", instead="columns: numbers")
     source = table.cells or Values.of(table.tensor, table.features, where)
     made = fitted or fit(source.take(rows.tolist()), groups, where)
-    x = made.of_cells(source, learned=False)
+    x = made.of_cells(replace(source, where=where), learned=False)  # cells of other splits, but a group's setting
     before = source.take(rows[:1].tolist())
     after = zip(made.outputs, x[rows[0]].tolist(), strict=True)
     made.example = (

@@ -212,6 +212,17 @@ def test_samples_are_known_again_however_they_are_prepared(folder: Path) -> None
     assert torch.equal(one.keys, two.keys) and not torch.equal(one.x, two.x)
 
 
+@pytest.mark.parametrize("cell", ["inf", "forty"])
+def test_a_cell_of_test_that_no_group_reads_is_told_at_the_group(folder: Path, cell: str) -> None:
+    rows = rows_of(folder / "census-test.csv")
+    path = saved(folder / "odd-test.csv", [{**row, "age": cell} if at == 3 else row for at, row in enumerate(rows)])
+    given = mesh(folder, WHOLE)
+    given["data"]["dataset"]["csv"]["test_path"] = str(path)
+    with pytest.raises(MeshError, match=rf"odd-test.csv, column 'age', line 5: '{cell}' is not") as error:
+        examined(given)
+    assert error.value.where == "data.prepare.0"
+
+
 def test_what_says_the_label_is_named(folder: Path) -> None:
     rows = [{**row, "same": row["income"].upper()} for row in rows_of(folder / "census.csv")]
     path = saved(folder / "telling.csv", rows)

@@ -203,6 +203,12 @@ FAULTS = {
         "most_frequent",
     ),
     "column": ({"columns": ["k"], "encode": "hash"}, {"w": ["a", "b", "a", "a"]}, "no column 'k'", "w"),
+    "empty words": (
+        {"columns": "categories", "encode": "hash"},
+        {"n": [1, 2, 3, 4], "w": ["", "", "", "a"]},
+        "every cell of train is empty in w",
+        "leave this",
+    ),
     "nothing": (
         {"columns": "categories", "encode": "hash"},
         {"n": [1, 2, 3, 4]},
