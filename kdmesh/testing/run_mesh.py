@@ -43,7 +43,7 @@ from kdmesh.testing.small import table
 CPUS = 12
 """Logical ones, of the shared Ray: hosts of small meshes may outnumber the cores."""
 RUNS = 100
-"""After so many of them the shared Ray is begun anew: on a busy machine hosts came to hang in one of over 200 tests."""
+"""After so many runs the shared Ray is begun anew. Once, after over 200 tests, hosts gave no result, why is unknown."""
 PATIENCE = 240.0
 """Seconds without any result after which a host of a small mesh hangs."""
 
@@ -155,7 +155,7 @@ def lent(offers: Sequence[Offer]) -> Iterator[None]:
 class Kept(Session):
     """A session on Ray that does not end with its run: the next one has its actors.
 
-    ``doubted``: whether a run ended because a host was lost, for which its Ray may be the reason.
+    ``doubted``: whether a run ended because a host was lost. The fault may be Ray's: the next run gets a new one.
     """
 
     doubted = False
