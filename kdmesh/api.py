@@ -142,9 +142,10 @@ class Mesh:
     def begin_from(self, run: str | Path) -> list[str]:
         """Begin with the weights that agents of the same names had at the end of a finished run.
 
-        ``run``: its folder, `runs/<name>/<time>`. Returns, in words, which agents begin anew. Agents that share
-        another's weights, or have a file of their own, stay as they are. Optimisers and schedules begin anew. Raises
-        MeshError for what is no finished run's folder, and where no agent of this mesh has weights there.
+        ``run``: its folder, `runs/<name>/<time>`. Returns, in words, which agents begin anew, and which were pruned
+        there and are pruned again. Agents that share another's weights, or have a file of their own, stay as they are.
+        Optimisers and schedules begin anew. Raises MeshError for what is no finished run's folder, and where no agent
+        of this mesh has weights there.
         """
         _a_path(run, "begin_from", instead="a finished run's folder: runs/<name>/<time>")
         before = parse(self._fields)
@@ -225,7 +226,7 @@ class Mesh:
             if name is not None and name not in known:
                 raise MeshError(f"no {where} {name!r}", where=where, instead=nearest(str(name), known, f"{where}s"))
         reading = Preprocessor(plan, table, registry(), None)
-        x = table.tensor if agent is None else reading.numbers(agent)
+        x = table.numbers if agent is None else reading.numbers(agent)
         made = table.prepared if agent is None else reading.prepared(agent)
         found = streams[stream]
         rows = found.rows if agent is None else found.rows_for(agent)

@@ -129,8 +129,8 @@ class ShardView:
             step -= 1
         if step < 0:
             return 0
-        if isinstance(self.x, Encoded) and self.units:
-            return int(self.x.counts[self._at(step, size, drop_last)[0]].sum())
+        if self.counts is not None:
+            return int(self.counts[self._at(step, size, drop_last)[0]].sum())
         return min(size, len(self) - step % steps_per_epoch(len(self), size, drop_last) * size)
 
     def sizes(self, step: int, size: int, drop_last: bool) -> int:

@@ -11,6 +11,7 @@ from kdmesh.errors import FAULTS
 from kdmesh.hosts import build
 from kdmesh.hosts.keeping import row_losses
 from kdmesh.hosts.metrics import UNDEFINED, at_once
+from kdmesh.streams.texts import AT_ONCE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +67,11 @@ def log_probs(host: HostState, one: Agent, stream: str) -> Tensor:
 @torch.no_grad()
 def of_answers(value: Tensor | Lazy, texts: Encoded) -> Tensor:
     """The same of what a model says, a row for each unit, of pairs as it reads them."""
-    said, pairs = row_losses(value, texts.targets), texts.whole().pairs
-    sums = torch.zeros(2 * len(texts), dtype=torch.float64)
-    return sums.index_add(0, (2 * pairs[:, 0] + pairs[:, 1]).cpu(), -said.double().cpu()).view(-1, 2)
+    said = row_losses(value, texts.targets).cpu()
+    sums, done = torch.zeros(2 * len(texts), dtype=torch.float64), 0
+    for at in torch.arange(len(texts)).split(AT_ONCE):  # padded together all of them would fill memory
+        pairs = texts.select(at).whole().pairs.cpu()
+        own = -said[done : done + len(pairs)].double()  # on the CPU: not every device has float64
+        sums.index_add_(0, 2 * (int(at[0]) + pairs[:, 0]) + pairs[:, 1], own)
+        done += len(pairs)
+    return sums.view(-1, 2)

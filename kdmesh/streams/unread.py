@@ -95,6 +95,8 @@ class Unread(ABC):
         made = self._twin()
         made._rows = self._of(rows.cpu())
         made.shape = torch.Size([len(rows), *self.shape[1:]])
+        if self._through is not None:
+            made._through = self._through[0], self._through[1][rows.cpu()]
         return made
 
     def to(self, device: torch.device) -> Unread:

@@ -53,12 +53,14 @@ def samples_of(rows: Rows, columns: Columns) -> list[Sample]:
 class SamplesLater:
     """The same samples, of rows that are not in memory: each is made again whenever someone asks for it.
 
-    All are looked at once, so that a cell that makes none is told here, as of rows in memory.
+    All are looked at once, so that a cell that makes none is told here, as of rows in memory. No cell is kept: where
+    samples are private, these go to the hosts of others.
     """
 
     def __init__(self, rows: Rows, columns: Columns) -> None:
+        assert isinstance(rows.cells, UnreadRows)
         self.rejects = columns.rejected is not None
-        self._rows, self._columns = rows, columns
+        self._rows, self._columns = replace(rows, cells=rows.cells.bare()), columns
         self._prompts: bool | None = None  # whether conversations may be prompts alone; None: all are answered
         found = [_look(_made(part, columns)) for part in _parts(rows)]
         if any(one.asked or one.silent for one in found):

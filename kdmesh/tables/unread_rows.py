@@ -58,6 +58,12 @@ class UnreadRows(Sequence[Cells], ABC):
         made._kept = {name: [values[row] for row in at.tolist()] for name, values in self._kept.items()}
         return made
 
+    def bare(self) -> UnreadRows:
+        """The same, of which no column is kept."""
+        made = copy(self)
+        made._kept = {}
+        return made
+
     def column(self, name: str) -> Iterator[Any]:
         """One column of all rows, in order."""
         return iter(self._kept[name]) if name in self._kept else (cells[name] for cells in self)
@@ -69,8 +75,8 @@ class UnreadColumn(Sequence[str]):
     def __init__(self, parts: Sequence[Sequence[Cells]], name: str, text: Callable[[Any], str]) -> None:
         self._parts, self._name, self._text = list(parts), name, text
         self._ends = list(accumulate(len(part) for part in parts))
-        self._last: tuple[int, int] = (-1, -1)  # part and block of the cell that was asked for last
-        self._block: list[str] = []  # its cells, once two of them were asked for one after the other
+        self._next = -1  # the row that follows the one that was asked for last
+        self._block: tuple[int, list[str]] = 0, []  # where it begins, and cells that were read together
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -84,16 +90,17 @@ class UnreadColumn(Sequence[str]):
         if isinstance(at, slice):
             return [self[row] for row in range(*at.indices(len(self)))]
         row = range(len(self))[at]
-        part = bisect_right(self._ends, row)
-        cells, row = self._parts[part], row - (self._ends[part - 1] if part else 0)
-        block = part, row // AT_ONCE
-        if block != self._last:
-            self._last, self._block = block, []
-            return self._text(cells[row][self._name])
-        if not self._block:
-            start = row - row % AT_ONCE
-            self._block = [self._text(one[self._name]) for one in cells[start : start + AT_ONCE]]
-        return self._block[row % AT_ONCE]
+        follows, self._next = row == self._next, row + 1
+        begin, block = self._block
+        if not begin <= row < begin + len(block):
+            part = bisect_right(self._ends, row)
+            first = row - (self._ends[part - 1] if part else 0)
+            cells = self._parts[part][first : first + (AT_ONCE if follows else 1)]  # who goes on asks for more
+            block = [self._text(one[self._name]) for one in cells]
+            if not follows:
+                return block[0]
+            begin, self._block = row, (row, block)
+        return block[row - begin]
 
     def __iter__(self) -> Iterator[str]:
         for part in self._parts:

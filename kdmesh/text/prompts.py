@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
-from kdmesh.streams.texts import LEARNED, Sample, Texts
-from kdmesh.streams.tokens import Encoded
+from kdmesh.streams.texts import AT_ONCE, LEARNED, Sample, Texts
+from kdmesh.streams.tokens import Collected
 from kdmesh.text.template import given
 from kdmesh.text.views import PromptView
 
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kdmesh.streams.table import Table
-    from kdmesh.streams.tokens import Row
+    from kdmesh.streams.tokens import Encoded, Row
     from kdmesh.text.encoder import Encoder
 
 
+KEPT = 2**15
+"""Prompts of which the tokens are kept in memory: of a set that is not in memory there may be any number."""
+
+
 class Asking:
-    """The prompts of a table's texts as one agent is asked them, in tokens; each is made when first asked for.
+    """The prompts of a table's texts as one agent is asked them, in tokens; each is made when it is asked for.
 
     ``view``: the template of its own prompt, None: as they are; ``agent``: whose it is; ``where``: in the mesh the
     template stands, by default as the agent's view.
@@ -40,6 +45,8 @@ class Asking:
     def __call__(self, row: int) -> list[int]:
         """Of the sample in a row of the table. MeshError, which names it, where it asks nothing."""
         if row not in self._known:
+            if len(self._known) == KEPT:
+                self._known.clear()
             self._known[row] = asked(self._encoder, self.seen(row))
         return self._known[row]
 
@@ -62,7 +69,7 @@ class Asking:
         else:
             first = given.units[0] + 1
             lead = given.ids[:first] if sample.prompt is None and self._encoder.begin is None else []
-            asked_with = self(row) + lead
+            asked_with = asked(self._encoder, self.seen(row)) + lead
             units = [unit - first + len(asked_with) for unit in given.units]
             told = replace(given, ids=asked_with + given.ids[first:], units=units)
             length = len(told.ids)
@@ -88,9 +95,11 @@ class Asking:
 
 def told(encoder: Encoder, table: Table, view: str, agent: str, rows: Sequence[int], given: Encoded) -> Encoded:
     """Samples in ``rows`` of a table, ``given`` as they are, as an agent is told them: see :meth:`Asking.before`."""
-    asking = Asking(encoder, table, view, agent)
-    made = [asking.before(row, one) for row, one in zip(rows, given.samples(), strict=True)]
-    return Encoded.of(made, given.pad, pack=given.pack)
+    asking, found = Asking(encoder, table, view, agent), Collected(given.mapped)
+    every = zip(rows, given.samples(), strict=True)
+    while some := [asking.before(row, one) for row, one in islice(every, AT_ONCE)]:
+        found.add(some)
+    return found.encoded(given.pad, given.pack)
 
 
 def asked(encoder: Encoder, sample: Sample) -> list[int]:

@@ -21,6 +21,7 @@ from kdmesh.streams.private import own_part
 from kdmesh.streams.remarks import leaks, remarks
 from kdmesh.streams.stream import Stream
 from kdmesh.streams.unread import Unread
+from kdmesh.tables.mapped import Mapped
 
 OFFERS = {offer.name: offer for offer in DATASETS}
 DRAWN = np.random.default_rng(0)
@@ -122,6 +123,26 @@ def test_a_run_has_the_same_bits(forms):
     assert found[0] == found[1]
 
 
+def test_samples_of_a_stream_alone_are_read(forms, monkeypatch):
+    read, most = Mapped.read, []
+    monkeypatch.setattr(Mapped, "read", lambda self, rows: most.append(len(rows)) or read(self, rows))
+    found = []
+    for lazy in (False, True):
+        data = {"dataset": {"arrays": {**forms["npy"][1], "lazy": lazy}}}
+        mesh = kdmesh.Mesh(name="m", data=data, agents={"s": {"model": {"mlp": {"hidden": [4]}}}})
+        x, y, _ = mesh.samples("test")
+        found.append((x.tolist(), y.tolist()))
+    assert found[0] == found[1] and len(found[0][0]) == 7 and max(most) == 7
+
+
+def test_what_is_seen_is_selected_by_its_own_ids(forms):
+    table = OFFERS["arrays"].make({**forms["npy"][1], "lazy": True})
+    ids = torch.arange(len(table)) * 10
+    seen = table.x.through(lambda x, own: x + own.view(-1, 1, 1), ids)
+    at = torch.tensor([9, 3])
+    assert torch.equal(seen.select(at)[:], seen[at]) and torch.equal(seen[at], table.x[at] + ids[at].view(-1, 1, 1))
+
+
 def test_lists_to_rank_are_mapped_too(tmp_path):
     x = DRAWN.normal(size=(24, 4, 3)).astype("f4")
     y = (DRAWN.random((24, 3)) > 0.5).astype("f4")
@@ -178,6 +199,14 @@ def test_what_cannot_be_mapped_is_refused(forms, tmp_path):
             OFFERS[reader].make({**settings, "lazy": True})
         assert error.value.where.startswith(f"data.dataset.{reader}")
     assert isinstance(OFFERS["idx"].make({"folder": str(tmp_path / "packed")}).x, torch.Tensor)
+
+
+@pytest.mark.skipif(np.dtype("g").itemsize == 8, reason="its longest number is a double")
+def test_numbers_of_more_than_64_bits_are_refused(tmp_path):
+    settings = {"path": folder(tmp_path / "g", x=X.astype("g"), y=Y)}
+    for lazy in (False, True):
+        with pytest.raises(MeshError, match=r"x\.npy: it is of type float\d+"):
+            OFFERS["arrays"].make({**settings, "lazy": lazy})
 
 
 def test_a_value_that_is_not_finite_is_named_when_it_is_read(tmp_path):

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,19 @@ import torch
 
 import kdmesh
 from kdmesh.builtin.datasets.offers import DATASETS
+from kdmesh.engine.check import examine
 from kdmesh.errors import MeshError
+from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.loader import ShardView
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
 from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import Stream
 from kdmesh.streams.texts import HIDDEN, Sample, Texts, concatenate
 from kdmesh.streams.tokens import Collected, Encoded, Row, side_by_side
-from kdmesh.text.encoder import CHARACTERS, _chunks
+from kdmesh.text import prompts, tokenizers
+from kdmesh.text.encoder import CHARACTERS, Encoder, _chunks
+from kdmesh.text.settings import TokenizerConfig
 
 OFFER = next(offer for offer in DATASETS if offer.name == "text")
 ROWS = [
@@ -147,6 +155,12 @@ def test_what_is_wrong_is_told_as_of_files_in_memory(tmp_path):
         OFFER.make({"path": "l.jsonl", "query": "q", "candidates": "c", "relevance": "r", "lazy": True})
 
 
+def test_utf_8_may_be_named_with_its_mark(tmp_path):
+    path = write(tmp_path, ".csv", ROWS)
+    memory, lazy = both({"path": path, "label": "label", "encoding": "utf-8-sig"})
+    assert list(lazy.x) == list(memory.x) == list(OFFER.make({"path": path, "label": "label"}).x)
+
+
 def test_by_default_what_is_large_is_read_later(tmp_path, monkeypatch):
     settings = {"path": write(tmp_path, ".jsonl", ROWS), "label": "label"}
     assert not OFFER.make(settings).x.unread
@@ -162,6 +176,42 @@ def test_samples_of_others_are_never_read(tmp_path):
     assert list(found.x) == list(held.x) and found.x[30] == HIDDEN and list(found.columns["n"]) == held.columns["n"]
     assert torch.equal(found.x.hidden(), held.x.hidden()) and found.x.hidden().sum() == 15
     assert found.x[torch.tensor([24, 39])].hidden().tolist() == [False, True]
+
+
+def test_cells_of_others_are_not_sent(tmp_path):
+    """Labels are in memory where a table is read; a host is sent those of its own agents alone, as labels."""
+    rows = [{"text": f"word {i}", "label": f"of {'a' if i < 10 else 'b'}", "site": f"site {i}"} for i in range(40)]
+    one, two = torch.arange(10), torch.arange(10, 40)
+    streams = {"own": Stream("own", torch.arange(40), True, private=True, shards={"a": one, "b": two})}
+    for kind in (".jsonl", ".csv"):
+        table = OFFER.make({"path": write(tmp_path, kind, rows), "label": "label", "lazy": True})
+        sent = pickle.dumps(replace(own_part(table, streams, ["a"]), labels=[]))
+        assert b"site 9" in sent and b"site 39" not in sent and b"of b" not in sent
+        assert [one.text for one in pickle.loads(sent).x[:10]] == [f"word {i}" for i in range(10)]
+
+
+def test_a_column_is_read_ahead_where_it_is_gone_through(tmp_path):
+    rows = [{"text": f"word {i}", "site": f"s{i}"} for i in range(300)]
+    column = OFFER.make({"path": write(tmp_path, ".jsonl", rows), "text": "text", "lazy": True}).columns["site"]
+    asked = []
+
+    class Counted:
+        def __init__(self, cells):
+            self.cells = cells
+
+        def __len__(self):
+            return len(self.cells)
+
+        def __getitem__(self, at):
+            asked.append(len(range(*at.indices(len(self)))))
+            return self.cells[at]
+
+    column._parts = [Counted(part) for part in column._parts]
+    drawn = torch.randperm(300, generator=torch.Generator().manual_seed(0)).tolist()
+    assert [column[row] for row in drawn] == [f"s{row}" for row in drawn]
+    assert sum(asked) <= 600, "each by itself, but for rows that happen to follow"
+    asked.clear()
+    assert [column[row] for row in range(300)] == [f"s{i}" for i in range(300)] and len(asked) == 2
 
 
 def rows_of_tokens(listed):
@@ -215,18 +265,51 @@ MESHES = {
         "connect": [{"ensemble": {"teachers": ["t"], "student": "s"}}],
         "text": {"max_length": 12, "bucket": True},
     },
+    "told": {
+        "task": "language_modelling",
+        "data": {"text": "text"},
+        "agents": {"t": {"model": LLAMA, "view": {"prompt": "{label}: "}}, "s": {"model": LLAMA}},
+        "connect": [{"ensemble": {"teachers": ["t"], "student": "s"}}],
+        "text": {"max_length": 32},
+    },
 }
 
 
 @pytest.mark.parametrize("name", MESHES)
-def test_a_run_has_the_same_bits(tmp_path, name):
+def test_a_run_has_the_same_bits(tmp_path, monkeypatch, name):
     path, found = write(tmp_path, ".jsonl", [{"text": one["text"], "label": one["label"]} for one in ROWS]), []
+    inner, told = prompts.told, []
+    monkeypatch.setattr(prompts, "told", lambda *given: told.append(inner(*given)) or told[-1])
     for lazy in (False, True):
         given = {**MESHES[name], "train": {"epochs": 2, "batch_size": 8}}
         data = {"dataset": {"text": {"path": path, **given["data"], "lazy": lazy}}, "validation": 8, "test": 8}
         result = kdmesh.Mesh(name="m", **{**given, "data": data}).run(backend="inline", store="off")
-        found.append({one: (told.weights_sha256, told.metrics) for one, told in result.agents.items()})
+        found.append({one: (made.weights_sha256, made.metrics) for one, made in result.agents.items()})
+        assert bool(told) is (name == "told") and all(one.mapped is lazy for one in told)
+        told.clear()
     assert found[0] == found[1]
+
+
+def test_what_a_step_counts_is_known_without_all_samples(tmp_path, monkeypatch):
+    data = {"dataset": {"text": {"path": write(tmp_path, ".jsonl", ROWS), "text": "text", "lazy": True}}}
+    plan = make_plan(parse({**MESHES["language"], "data": data, "connect": [], "agents": {"s": {"model": LLAMA}}}),
+                     registry())  # fmt: skip
+    found = examine(plan)
+    view = ShardView(found.reading, found.streams["train"], "s", "", 0, torch.device("cpu"))
+    own = [len(view.batch(step, 5, False).y) for step in range(4)]
+    monkeypatch.setattr(Encoded, "counts", property(lambda self: pytest.fail("counts all samples in a step")))
+    assert [view.count(step, 5, False) for step in range(4)] == own
+
+
+def test_prompts_that_are_asked_are_not_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "KEPT", 4)
+    rows = [{"text": f"{i}", "prompt": f"word {i}"} for i in range(12)]
+    table = OFFER.make({"path": write(tmp_path, ".jsonl", rows), "prompt": "prompt", "lazy": True})
+    made = tokenizers.load(TokenizerConfig(bpe={"vocabulary": 280}), lambda: ["word 0123456789"])
+    encoder = Encoder(made, "language_modelling", max_length=32)
+    asking = prompts.Asking(encoder, table, None, "s")
+    first = [asking(row) for row in range(12)]
+    assert [asking(row) for row in range(12)] == first and len(asking._known) <= 4
 
 
 RESIDENT = """

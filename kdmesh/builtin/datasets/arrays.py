@@ -95,8 +95,9 @@ def _folder(folder: Path) -> dict[str, mapped.Stored]:
         regular(file, WHERE, whole=False)
         try:
             found[file.stem] = mapped.npy(file)
-            if np.dtype(found[file.stem].kind).kind not in "biuf":
-                raise ValueError(f"it is of type {np.dtype(found[file.stem].kind)}")
+            kind = np.dtype(found[file.stem].kind)
+            if kind.kind not in "biuf" or kind.itemsize > 8:  # torch has none of more than 64 bits
+                raise ValueError(f"it is of type {kind}")
         except (ValueError, TypeError, EOFError, OSError) as error:
             instead = "an array of numbers that numpy.save wrote, rows after rows; pickled objects are never read"
             raise MeshError(f"{file}: {error}", where=WHERE, instead=instead) from None

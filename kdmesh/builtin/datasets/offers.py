@@ -158,7 +158,7 @@ def _encoding(value: str | None) -> str | None:
         text = False
     if not text:
         raise ValueError(f"{value!r} is no encoding of text: utf-8, latin-1, cp1252, utf-16 ...")
-    return None if known.name == "utf-8" else value
+    return None if known.name in ("utf-8", "utf-8-sig") else value
 
 
 def _delimiter(value: str | None) -> str | None:
