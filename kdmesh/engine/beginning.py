@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kdmesh.contracts.run_files import MANIFEST, SEEDS
+from kdmesh.contracts.run_files import MANIFEST, SEEDS, SUMMARY
 from kdmesh.engine.folder import AGENTS
 from kdmesh.errors import MeshError, nearest
-from kdmesh.files import OURS, WEIGHTS, found_at, inside
+from kdmesh.files import OURS, WEIGHTS, found_at, inside, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +21,10 @@ USED = ("attention", "max_length", "bi_encoder", "gradient_checkpointing", "lora
 def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[str]]:
     """Give agents the final weights of those that have their names in the finished run ``root``.
 
-    Returns the mesh, and in words who begins anew. An agent that shares another's weights, or that the mesh gives a
-    file of its own, stays as it is; `seed` and `init_of` of one that begins with weights are left out. Optimisers and
-    schedules begin anew. MeshError, with ``where``, for what is no run's folder, and where none of the agents has
-    weights there.
+    Returns the mesh, and in words who begins anew, and who was pruned there and is pruned again. An agent that shares
+    another's weights, or that the mesh gives a file of its own, stays as it is; `seed` and `init_of` of one that begins
+    with weights are left out. Optimisers and schedules begin anew. MeshError, with ``where``, for what is no run's
+    folder, and where none of the agents has weights there.
     """
     if not (root / MANIFEST).is_file():
         what = f"{root} {found_at(root)}" if found_at(root) != "folder" else f"{root} has no {MANIFEST}"
@@ -34,7 +34,7 @@ def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[s
         seeds = [one.name for one in (root / SEEDS).glob("*") if (one / AGENTS).is_dir()]
         instead = f"one of its seeds: {root / SEEDS / min(seeds)}" if seeds else f"finish it: kdmesh resume {root}"
         raise MeshError(f"{root} has no agents that have finished", where=where, instead=instead)
-    agents, anew = dict(spec.agents), []
+    agents, anew, ends = dict(spec.agents), [], _summarised(root)
     for name, agent in spec.agents.items():
         if agent.weights_of is not None or agent.weights is not None:
             continue
@@ -53,7 +53,25 @@ def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[s
             anew.append(f"{name} begins as the file says: {root} has no weights of it")
             continue
         agents[name] = agent.model_copy(update={"weights": str(file), **start})
+    for name, agent in spec.agents.items():
+        if agents[name] != agent and agent.prune and (before := _taken(ends.get(name))):
+            anew.append(f"{name} was pruned in {root}, {before}, and `prune` takes something out of it again")
     if agents == spec.agents:
         instead = nearest(next(iter(spec.agents)), ended, "agents of that run")
         raise MeshError(f"no agent of this mesh has weights in {root}", where=where, instead=instead)
     return spec.model_copy(update={"agents": agents}), anew
+
+
+def _summarised(root: Path) -> dict[str, Any]:
+    """What a run's summary says of each agent."""
+    found = (read_json(root / SUMMARY) or {}).get("agents")
+    return found if isinstance(found, dict) else {}
+
+
+def _taken(told: Any) -> str:
+    """What pruning took out of an agent, in words; "" where nothing is smaller: zeros are the same ones again."""
+    counts = told.get("pruned") if isinstance(told, dict) else None
+    match counts:
+        case {"before": int(before), "after": int(after)} if after < before:
+            return f"{before:,} parameters to {after:,}"
+    return ""

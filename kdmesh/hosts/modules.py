@@ -97,6 +97,7 @@ def build(
         heads = [name for name in module.state_dict() if _is_of(name, begins.new_heads)]
         drawn = getattr(module, "drawn", ()) if begins.weights is None else heads
         place = torch.device(device if device == "meta" else "cpu")
+        module = module.to(place)  # where rules are asked: on each device they take the same out
         with refused_at(f"agents.{agent}"), guard.seeded(seed_of(plan, agent)), place:
             pruned(module, spec.prune, drawn, registry)
     if spec.quantize is not None:

@@ -180,6 +180,6 @@ def _chosen(state: Mapping[str, Tensor], parts: Sequence[tuple[str, int, int]], 
     score = torch.zeros(cut.count, dtype=torch.float64)
     for name, axis, size in parts:
         if state[name].dim() > 1:
-            own = state[name].double().cpu().movedim(axis, 0).reshape(cut.count, size, -1)
+            own = state[name].cpu().double().movedim(axis, 0).reshape(cut.count, size, -1)
             score += own.pow(2).sum((1, 2)).log()
     return sorted(score.argsort(descending=True, stable=True)[: cut.left].tolist())

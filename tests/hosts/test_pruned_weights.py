@@ -325,6 +325,18 @@ def test_a_new_head_is_left_whole_and_counted_so_by_check(tmp_path: Path) -> Non
     assert not (dict(module.named_parameters())["head.weight"] == 0).any()
 
 
+def test_rules_are_asked_on_the_cpu_whatever_device_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = str(begun(tmp_path) / "model.safetensors")
+    agent = {"model": {"mlp": {"hidden": [16]}}, "weights": weights, "prune": {"magnitude": {"share": 0.5}}}
+    plan = make_plan(parse({"data": {"dataset": "digits"}, "agents": {"s": agent}}), registry())
+    table, _ = Source().load(plan)
+    places: list[str] = []
+    monkeypatch.setattr(nn.Module, "to", lambda self, device: places.append(str(device)) or self)
+    monkeypatch.setattr("kdmesh.hosts.modules.pruned", lambda *given: places.append("pruned"))
+    build(plan, "s", Preprocessor(plan, table, registry(), None), registry(), {}, "cuda")
+    assert places == ["cuda", "cpu", "pruned", "cuda"]
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [{"sgd": {"lr": 0.1, "momentum": 0.9}}, {"adamw": {"lr": 0.01, "weight_decay": 0.1}},

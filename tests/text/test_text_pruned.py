@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import kdmesh
+from kdmesh.engine.beginning import begun_from
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.spec.read import parse
@@ -41,3 +42,9 @@ def test_a_smaller_transformer_loads_anywhere_and_answers_as_was_measured(tmp_pa
     tokens = from_run.tokenizer(asked, return_tensors="pt", padding=True)
     with torch.no_grad():
         assert torch.allclose(from_run(asked), loaded.eval()(**tokens).logits, atol=1e-5)
+    again = begun_from(parse(fields), folder.parents[1], "--from")
+    fields["agents"]["s"]["model"] = {"hf": {"path": str(folder)}}
+    assert begun_from(parse(fields), begun_.parents[1], "--from")[1] == [], "that run has pruned nothing"
+    assert len(again[1]) == 1, "what would be pruned twice is said"
+    before = summary["agents"]["s"]["pruned"]["before"]
+    assert f"s was pruned in {folder.parents[1]}, {before:,} parameters to {after:,}, and" in again[1][0]
