@@ -91,7 +91,7 @@ def _gguf(args: argparse.Namespace) -> int:
     folder = Path(args.out) if args.out is not None else Path(args.folder) / args.to
     inputs = None if args.data is None else read_inputs(args, trained, "--data", labelled=True)
     with progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None) as told:
-        found = gguf.export(trained, args.to, folder, args.llama_cpp, numbers, args.tolerance, inputs, told)
+        found = gguf.export(trained, args.to, folder, args.llama_cpp, numbers, args.tolerance, inputs, args.label, told)
     record, compared = found.record, found.record["compared"]
     size = (found.folder / record["file"]).stat().st_size
     print(f"{record['agent']} as {gguf.FORMS[args.to]}: {found.folder / record['file']}, {_bytes(size)}, {numbers}")

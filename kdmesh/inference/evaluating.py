@@ -63,7 +63,7 @@ def evaluate(
                 {key: metric for key, (metric, _) in found.items()},
                 scores,
                 truth.y.to(scores.device),
-                characters=truth.characters,
+                characters=None if truth.characters is None else truth.characters.to(scores.device),
                 classes=classes,
                 total=total,
                 columns={name: at.to(scores.device) for name, at in numbers.items()},
@@ -132,7 +132,7 @@ def _of_pairs(trained: Trained, inputs: Inputs, asked: _Asked) -> dict[str, Any]
     if not asked.pairs:
         return {}
     assert isinstance(inputs.x, list) and trained.config.writes is not None
-    texts = trained.tokens(inputs.x, pairs=True)
+    texts = trained.tokens(inputs.x, pairs=True).to(trained.device)
     with threads(trained.config.threads):
         rows = paired.as_rows(paired.of_answers(trained.scores(texts, rows=trained.config.writes.rows), texts))
     return metrics.at_once(((ref, rows) for ref in asked.pairs), registry(), f"on {inputs.path}")

@@ -163,7 +163,10 @@ def _written(trained: Trained, how: str) -> str | None:
 
 
 def _saved(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
-    """The samples of a split of a folder that `save_to_disk` made; classes that it declares go by their names."""
+    """The samples of a split of a folder that `save_to_disk` made.
+
+    Classes that it declares go by their names, but where an agent learned numbers without.
+    """
     known = read_folder(path, where)
     if asked.split not in known and (asked.split is not None or len(known) > 1):
         found = "several splits" if asked.split is None else f"no split {asked.split!r}"
@@ -171,14 +174,18 @@ def _saved(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
         raise MeshError(f"{path}: {found}: {', '.join(known)}", where="--split", instead=instead)
     name = asked.split or next(iter(known))
     split, source = known[name], f"{path}, split {name}"
+
+    def rows(part: Any, raw: Sequence[str] = ()) -> Rows:
+        found = rows_of(part, source, where, raw)
+        return named_classes(found, split) if trained.config.labels else found
+
     if trained.config.images is None:
-        rows = named_classes(rows_of(split, source, where, _raw(trained, asked)), split)
-        return _of_rows(path, rows, trained, asked, where)
+        return _of_rows(path, rows(split, _raw(trained, asked)), trained, asked, where)
     learned = trained.config.reads.get("image")
     wanted = asked.named.get("image") or (learned if learned in split.column_names else None)
     column = image_column(split, wanted if wanted is None else str(wanted), str(path), where)
     others = split.select_columns([one for one in split.column_names if one != column])
-    cells = named_classes(rows_of(others, source, where), split) if others.column_names else None
+    cells = rows(others) if others.column_names else None
     archive = Arrow(Origin(str(path)), where, name, column, split)
     pictures = _pictures(archive, archive.names, trained, where)
     return Inputs(path, where, pictures, cells, range(len(archive.names)), "row", read=[column])

@@ -101,13 +101,14 @@ def build(
             raise MeshError("the data are images", where=f"model.hf.{name}", instead="leave it out: it is of texts")
     channels, height, width = input_shape
     trusted, path, names = config.trust_remote_code is not None, config.path, [*labels]
+    processor = Processor(_seen(config), (channels, height, width))
     if path is None:
-        settings, order = make_config(config.config, {"num_channels": channels, "image_size": height}), None
+        own = {"num_channels": channels, "image_size": processor.output[1]}
+        settings, order = make_config(config.config, own), None
     else:
         settings = read_config(path, config.revision, trusted, config.config)
         order = None if config.new_head is not None else order_of(settings, names, config.label_map)
     auto = auto_of(IMAGE, task, settings, trusted)
-    processor = Processor(_seen(config), (channels, height, width))
     _refuse_images(settings, channels, processor.output[1:], path)
     if path is None or config.new_head is not None or order is None:
         settings.num_labels = classes

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_predict import FORMS, table, told, trained
+from test_predict import BERT, FORMS, table, told, trained
 
 from kdmesh.cli import main
 
@@ -158,6 +158,17 @@ def test_values_in_arrays(tmp_path: Path, capsys: Any) -> None:
     np.save(tmp_path / "y.npy", y[40:, :1])
     said = refused(capsys, "evaluate", agent, tmp_path / "x.npy", "--labels", tmp_path / "y.npy")
     assert "[10, 2] of floating point" in said
+
+
+def test_who_learned_numbers_is_measured_by_numbers(tmp_path: Path, capsys: Any) -> None:
+    """Also of a folder that names its classes, as where the run was told how many there are."""
+    rows = [{"text": f"{'no' if number % 2 else 'yes'} {number}", "label": number % 2} for number in range(30)]
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["y", "n"])})
+    made = {part: datasets.Dataset.from_list(own, features) for part, own in (("train", rows), ("test", rows[:9]))}
+    datasets.DatasetDict(made).save_to_disk(str(tmp_path / "saved"))
+    data = {"text": {"path": str(tmp_path / "saved"), "label": "label", "classes": 2}}
+    agent, figures = trained({"data": {"dataset": data}, "agents": {"s": {"model": BERT}}}, tmp_path / "out")
+    assert measured(capsys, agent, tmp_path / "saved", "--split", "test") == figures
 
 
 @pytest.mark.parametrize("form", ["classes", "values", "texts"])

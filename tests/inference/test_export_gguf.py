@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,18 @@ def test_mistakes_are_told_and_nothing_is_left(
     given = [word.format(**places) for word in words]
     assert said in refused(capsys, "export", writers[agent], "--to", "gguf", "--out", tmp_path / "out", *given)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bare", "broken", "empty", "idle"]
+
+
+def test_a_column_of_labels_is_refused_as_of_every_language_model(
+    writers: dict[str, Path], checkout: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_server, "missing", lambda: "")
+    monkeypatch.setattr(llama_server, "served", lambda *given: nullcontext())
+    monkeypatch.setattr(llama_server, "compared", lambda *given: {"served": True})
+    data = writers["s"].parents[3] / "a.jsonl"
+    words = ["--to", "gguf", "--llama-cpp", checkout, "--data", data, "--label", "text", "--out", tmp_path / "out"]
+    assert "the tokens of texts themselves" in refused(capsys, "export", writers["s"], *words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_only_gguf_has_is_refused_elsewhere(writers: dict[str, Path], tmp_path: Path, capsys: Any) -> None:

@@ -19,6 +19,9 @@ import kdmesh
 from kdmesh.builtin.datasets.digit_lists import digit_lists
 from kdmesh.cli import main
 from kdmesh.errors import MeshError
+from kdmesh.inference import evaluating
+from kdmesh.inference.inputs import Asked, read
+from kdmesh.inference.trained import Trained
 from kdmesh.streams.texts import Sample, Texts
 
 T5 = {"hf": {"config": {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2},
@@ -110,6 +113,29 @@ def test_figures_on_the_test_file_are_those_of_the_run(agents: Any, name: str, c
     assert measured(capsys, folder, test) == figures and len(figures) > 1
     if name == "answers":
         assert set(figures) == set(MEASURED)
+
+
+def test_all_that_is_measured_is_where_the_agent_computes(agents: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, which is not here, what stands elsewhere would fail."""
+    folder, _, test = agents("answers")
+    trained_, places = Trained.read(folder), dict[str, set[str]]()
+    inputs, device = read(test, trained_, Asked(labelled=True)), torch.device("meta")
+    monkeypatch.setattr(Trained, "device", device)
+    monkeypatch.setattr(Trained, "scores", lambda self, x, *given, **more: torch.empty(9, 5, device=device))
+    monkeypatch.setattr(evaluating, "measured_texts", lambda *given: [])
+
+    def measure(found: Any, scores: Any, y: Any, **more: Any) -> dict[str, Any]:
+        places["plain"] = {one.device.type for one in (y, more["characters"], *more["columns"].values())}
+        return {}
+
+    def of_answers(value: Any, texts: Any) -> torch.Tensor:
+        places["pairs"] = {value.device.type, texts.device.type}
+        return torch.zeros(len(texts), 2)
+
+    monkeypatch.setattr(evaluating.metrics, "measure", measure)
+    monkeypatch.setattr(evaluating.paired, "of_answers", of_answers)
+    evaluating.evaluate(trained_, inputs, by=["site"])
+    assert places == {"plain": {"meta"}, "pairs": {"meta"}}
 
 
 def test_texts_that_the_run_dropped_are_left_out_and_told(agents: Any, capsys: Any) -> None:

@@ -107,6 +107,12 @@ def test_it_is_transformers_own_and_read_by_it(config: dict[str, Any], tmp_path:
     assert "AutoImageProcessor" in (made / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_model_that_is_made_here_has_the_size_that_its_processor_gives() -> None:
+    config = {name: value for name, value in VIT.items() if name != "image_size"}
+    made = run({"config": config, "processor": {"size": [32, 32], "crop": [24, 24]}})["a"].module
+    assert made.net.config.image_size == 24 and made(pixels()[:2]).shape == (2, 3)
+
+
 def test_a_new_head_on_a_checkpoint_of_other_labels(folder: Path) -> None:
     from transformers import AutoModelForImageClassification
 

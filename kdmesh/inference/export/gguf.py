@@ -42,13 +42,14 @@ def export(
     numbers: str = TYPES[0],
     tolerance: float | None = None,
     inputs: Inputs | None = None,
+    label: str | None = None,
     told: Callable[[int], None] = lambda done: None,
 ) -> Exported:
     """Convert an agent's folder into ``folder``; ``to``: `gguf` or `ollama`. Nothing is left where that fails.
 
-    ``inputs``: texts on which the file, served, and the agent are scored. MeshError for an agent that is no language
-    model, or has an adapter or weights elsewhere, where the converter is not there or refuses, and where the file,
-    served, is further from the agent than ``tolerance`` of a log-probability.
+    ``inputs``: texts on which the file, served, and the agent are scored, ``label``: see ``evaluate``. MeshError for an
+    agent that is no language model, or has an adapter or weights elsewhere, where the converter is not there or
+    refuses, and where the file, served, is further from the agent than ``tolerance`` of a log-probability.
     """
     _refuse(trained)
     script = _script(checkout)
@@ -59,7 +60,9 @@ def export(
         _convert(script, trained, draft / FILE, numbers)
         if to == "ollama":
             write(draft / MODELFILE, modelfile(trained, f"./{FILE}"))
-        found, scored = _served(trained, draft / FILE, TOLERANCE if tolerance is None else tolerance, inputs, told)
+        found, scored = _served(
+            trained, draft / FILE, TOLERANCE if tolerance is None else tolerance, inputs, label, told
+        )
         record = {
             "kdmesh_export": 1,
             "format": to,
@@ -79,7 +82,12 @@ def export(
 
 
 def _served(
-    trained: Trained, file: Path, tolerance: float, inputs: Inputs | None, told: Callable[[int], None]
+    trained: Trained,
+    file: Path,
+    tolerance: float,
+    inputs: Inputs | None,
+    label: str | None,
+    told: Callable[[int], None],
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """How a file compares with its agent, and both's scores; that nothing could serve it, where that is so."""
     if why := llama_server.missing():
@@ -90,7 +98,7 @@ def _served(
             return found, None
         width = trained.module.model.net.get_output_embeddings().weight.shape[0]
         stands = StandIn.of(trained, lambda x: llama_server.log_probs(ask, x, width), width, together=1)
-        return found, score(trained, stands, inputs, None, told)
+        return found, score(trained, stands, inputs, label, told)
 
 
 def _refuse(trained: Trained) -> None:
