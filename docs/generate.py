@@ -39,6 +39,7 @@ from kdmesh.spec import (
     HostSpec,
     MeshSpec,
     MixSpec,
+    PartySpec,
     ProgramItem,
     Ramp,
     SamplingSpec,
@@ -673,6 +674,11 @@ flows: []
 program: []
 train: {epochs: 20}
 placement: auto
+parties: {clinic: {agents: t, data: {csv: {path: clinic.csv, label: y}}}}
+""",
+    PartySpec: """\
+agents: ["clinic[*]"]
+data: {csv: {path: clinic.csv, label: y}}
 """,
     DataSpec: """\
 dataset: {csv: {path: data.csv, label: y}}
@@ -850,6 +856,7 @@ mode: auto
 lesson: digest
 denominator: {group: domain}
 part: answer
+discloses: prototypes
 gate: {small_loss: {of: b, forget: 0.2}}
 """,
     DenominatorSpec: """\
@@ -1259,6 +1266,7 @@ HEADINGS: dict[type[Strict], str] = {
     ProgramItem: "`program.N`",
     Until: "`program.N.until`",
     HostSpec: "`placement.HOST`",
+    PartySpec: "`parties.NAME`",
 }
 EVENTS_HEAD = f"""\
 <!-- Written by `python docs/generate.py` from the code: change that. -->

@@ -34,9 +34,12 @@ def _need(plan: Plan, agents: list[str]) -> Need:
     Ray chooses which one that is. Agents on `cuda:N` name theirs, and Ray, which hides none from them, counts none.
     """
     settings = [plan.train(agent) for agent in agents]
-    cpus, gpus = max(train.threads for train in settings), int(any(train.device == "cuda" for train in settings))
+    cpus, gpus = (
+        max((train.threads for train in settings), default=1),
+        int(any(train.device == "cuda" for train in settings)),
+    )
     placed = plan.spec.placement
-    asked = placed.get(plan.host_of[agents[0]]) if isinstance(placed, dict) else None
+    asked = placed.get(plan.host_of[agents[0]]) if agents and isinstance(placed, dict) else None
     if not isinstance(asked, HostSpec):
         return Need(cpus, gpus)
     own = (asked.cpus or cpus, gpus if asked.gpus is None else asked.gpus)

@@ -32,12 +32,7 @@ def compare(plan: Plan, found: Checked) -> None:
             raise MeshError(what, where=f"data.{flow.stream}", instead=instead)
         for leaf in plan.merging.behind(flow) if flow.target in plan.spec.agents else ():
             _alike(plan, found, leaf.source, flow.target, leaf.where)
-    hidden = private.private_streams(plan.spec)
-    seen: dict[str, dict[str, None]] = {}
-    for edge in plan.edges:
-        if edge.stream in hidden:
-            for name in private.agents_of(edge, plan.spec, plan.consensus):
-                seen.setdefault(plan.owner.get(name, name), {})[edge.stream] = None
+    seen = private.learned_on(plan.spec, plan.edges, plan.consensus, plan.owner)
     away: dict[tuple[str, str], list[str]] = {}
     for target, sources in plan.merging.sources().items():
         for source in sources:

@@ -40,6 +40,7 @@ from kdmesh.graph import inputs
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import OF_VALIDATION, gates
 from kdmesh.graph.idle import idle, untaught
+from kdmesh.graph.reach import consensus_from, readers, sources
 from kdmesh.graph.unkept import unkept
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard, making, parameters
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.written import Writer
     from kdmesh.offers import SignalOffer
     from kdmesh.spec.train import TrainSpec
+    from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
     from kdmesh.streams.tokens import Tokens
 
@@ -133,21 +135,23 @@ def examine(
     store: str | None = None,
     anew: bool = False,
     began: Path | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> Checked:
     """Load the data, build every model without memory, and refuse what cannot run.
 
     ``here``: the hosts are on this machine, whose memory must do; a cluster that is joined knows its own.
     ``writers``: by stream that an agent writes, what writes it. ``store``: the run's, which has what was
     found at endpoints before; ``anew``: they are looked at all the same; ``began``: the folder of a run that goes on.
+    ``sizes``: by party whose samples are not here, how many it has.
     """
     with plan.naming():
-        return _examined(plan, modules or {}, table, here, writers, store, anew, began)
+        return _examined(plan, modules or {}, Source(table, sizes=sizes or {}), here, writers, store, anew, began)
 
 
 def _examined(
     plan: Plan,
     modules: dict[str, nn.Module],
-    table: Table | None,
+    source: Source,
     here: bool,
     writers: dict[str, Writer] | None,
     store: str | None,
@@ -156,7 +160,7 @@ def _examined(
 ) -> Checked:
     """What :func:`examine` does."""
     refuse_unrun(plan, registry(), writers)
-    table, streams = Source(table).load(plan)
+    table, streams = source.load(plan)
     found = Checked(table, streams, Preprocessor(plan, table, registry(), None, learnable(streams)))
     if writers and found.reading.texts:
         what = "streams of texts that an agent writes are not run by this version"
@@ -226,7 +230,7 @@ def _streams(plan: Plan, found: Checked) -> None:
         if (
             edge.source in plan.spec.agents
             and edge.source != edge.target
-            and found.streams[edge.stream].shards
+            and _differ(plan, found.streams[edge.stream], edge)
             and not edge.unaligned
         ):
             raise MeshError(
@@ -245,6 +249,17 @@ def _streams(plan: Plan, found: Checked) -> None:
     for (stream, size, batch), agents in small.items():
         names = ", ".join(dict.fromkeys(agents))
         found.notes.append(f"{names}: batches of {stream!r} hold all {size} samples, where batch_size is {batch}")
+
+
+def _differ(plan: Plan, stream: Stream, edge: Edge) -> bool:
+    """Whether an edge's ends see different samples of its stream, also through a consensus."""
+    if stream.shards is None:
+        return False
+    nodes = plan.consensus
+    ends = [edge.source, *readers(edge.target, nodes)]
+    ends += [one for name in consensus_from(edge.target, nodes) for inner in nodes[name].members
+             for one in sources(inner, nodes)]  # fmt: skip
+    return len({stream.owner(end) for end in ends}) > 1
 
 
 def _smaller(plan: Plan, owner: str) -> str:

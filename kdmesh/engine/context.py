@@ -13,6 +13,7 @@ from kdmesh.engine.merging import Merger
 from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.engine.texts import TextLog
 from kdmesh.graph.fragments import hosts_of_ops
+from kdmesh.graph.reach import readers
 from kdmesh.graph.roles import roles
 from kdmesh.hosts.guard import SOFTENED
 from kdmesh.hosts.metrics import scalars
@@ -112,6 +113,13 @@ class RunContext:
     def hosts(self, stage: Stage) -> list[str]:
         """The hosts that hold a stage's agents, and those that work in its steps: of live frozen sources, say."""
         own = [self.host_of[agent] for agent in stage.agents if agent in self.host_of]
+        own += [
+            node.home
+            for name, node in self.plan.consensus.items()
+            if node.home in self.plan.hosts and not {*stage.agents}.isdisjoint(readers(name, self.plan.consensus))
+        ]
+        pools = self.plan.merging.pools
+        own += [self.plan.pool_home(name) for name in pools if {*stage.agents} & {*self.plan.merging.readers(name)}]
         working = [hosts_of_ops(self.plan, phase).values() for phase in stage.phases.values()]
         return list(dict.fromkeys([*own, *(host for names in chain(*working) for host in names)]))
 

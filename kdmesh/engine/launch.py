@@ -69,7 +69,9 @@ def prepare(request: Request, session: Session) -> Prepared:
     request = replace(request, spec=settled(request.spec, request.store))
     plan = make_plan(request.spec, registry())
     here, began = request.ray_address is None, request.resume or request.within or request.at
-    checked = examine(plan, request.modules, request.table, here, request.writers, request.store, began=began)
+    checked = examine(
+        plan, request.modules, request.table, here, request.writers, request.store, began=began, sizes=request.sizes
+    )
     chosen = choose_backend(plan, checked, request.modules, session, request.ray_address)
     placed = settle(plan, checked, request.modules, session)
     if session.name == "inline":

@@ -109,7 +109,7 @@ class _Moment:
             if here:
                 self._pool(inner, reader)
         states = [self._state(inner, reader) for inner, here in zip(pool.inputs, present, strict=True) if here]
-        home = self.merger.host_of[self.merging.readers(pool.name)[0]]
+        home = self.plan.pool_home(pool.name)
         self.pooled[key] = self.backend.submit(
             home, RemoteHost.combine_weights, pool.name, present, self.at, *map(as_argument, states)
         )

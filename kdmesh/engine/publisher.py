@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from kdmesh.backends._base import as_argument
 from kdmesh.errors import RunFailed
 from kdmesh.graph.inputs import order
+from kdmesh.graph.parties import variant
+from kdmesh.graph.private import private_streams
 from kdmesh.graph.reach import behind
 from kdmesh.hosts.remote import RemoteHost
 
@@ -21,6 +23,15 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class Relay:
+    """A consensus that is formed on one host and read on others: which versions go where, and whose signals it has."""
+
+    consensus: str
+    sources: set[str] = field(default_factory=set)
+    readers: dict[str, list[str]] = field(default_factory=dict)  # by host
+
+
+@dataclass
 class Subscription:
     """What readers keep of one source: on which stream, what (see `Edge.output`), and the hosts that read it."""
 
@@ -31,6 +42,7 @@ class Subscription:
     outputs: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
     consensus: set[str] = field(default_factory=set)
+    discloses: bool = True  # whether every reader's flow says that this tells it of private samples
 
 
 class Publisher:
@@ -46,6 +58,7 @@ class Publisher:
         self._final: dict[tuple[str, str], set[str]] = {}  # what `latest` holds of a source that has finished
         self._sent: set[tuple[str, str, str, str]] = set()  # (agent, stream, what, host) of those
         self._subscriptions = {stage.name: self._find(stage) for stage in plan.stages}
+        self._relays = {stage.name: self._relayed(stage) for stage in plan.stages}
 
     def subscriptions(self, stage: Stage) -> list[Subscription]:
         """What a stage's readers keep."""
@@ -60,12 +73,28 @@ class Publisher:
                     continue
                 key = (stored.source, self.base(stored.stream), str(stored.stale), str(stored.refresh))
                 subscription = found.setdefault(key, Subscription(*key))
-                host = self.host_of[edge.target]
+                node = self.plan.consensus.get(stored.target)
+                formed = node is not None and node.home in self.plan.hosts
+                host = node.home if node is not None and formed else self.host_of[edge.target]
                 if host not in subscription.hosts:
                     subscription.hosts.append(host)
                 if stored.output not in subscription.outputs:
                     subscription.outputs.append(stored.output)
                 subscription.consensus.update(through)
+                subscription.discloses &= bool(stored.discloses)
+        return list(found.values())
+
+    def _relayed(self, stage: Stage) -> list[Relay]:
+        """What a stage's readers are sent of consensus nodes that are formed elsewhere."""
+        nodes, found = self.plan.consensus, dict[str, Relay]()
+        for edge in (edge for phase in stage.phases.values() for edge in phase.edges):
+            host = self.host_of.get(edge.target)
+            if host is not None and edge.source in nodes and self.plan.away(edge.source, host):
+                relay = found.setdefault(edge.source, Relay(edge.source))
+                relay.sources |= {end.source for end, _ in behind(edge, nodes)}
+                which = relay.readers.setdefault(host, [])
+                if (version := variant(edge.source, edge.target, nodes)) not in which:
+                    which.append(version)
         return list(found.values())
 
     def base(self, stream: str) -> str:
@@ -76,7 +105,8 @@ class Publisher:
     def once(self, stage: Stage) -> list[Handle[object]]:
         """Before a stage: its finished sources publish, each once per stream however many read it."""
         self.first = []
-        return self._send(self._before(stage), again=False)
+        before = self._before(stage)
+        return [*self._send(before, again=False), *self._relay(stage, before)]
 
     def remember(self, stage: Stage) -> None:
         """After a checkpoint was read: what :meth:`once` made for the stage is not made for the first time again."""
@@ -99,7 +129,24 @@ class Publisher:
         """At the end of a period: publish the stage's own sources with this refresh again."""
         own = [o for o in self.subscriptions(stage) if o.refresh == refresh and o.source in stage.agents]
         named = [o for o in own if (agents is None or o.source in agents) and (to is None or to in o.consensus)]
-        return self._send(named, again=True, stage=stage.name)
+        return [*self._send(named, again=True, stage=stage.name), *self._relay(stage, named)]
+
+    def _relay(self, stage: Stage, sent: list[Subscription]) -> list[Handle[object]]:
+        """Have each consensus that some of these publications reach formed where it is, and sent to who reads it."""
+        handles: list[Handle[object]] = []
+        agents = {subscription.source for subscription in sent}
+        for relay in self._relays[stage.name]:
+            if agents.isdisjoint(relay.sources):
+                continue
+            home = self.plan.consensus[relay.consensus].home
+            made = {
+                which: self.backend.submit(home, RemoteHost.publish_consensus, relay.consensus, which)
+                for which in dict.fromkeys(map(tuple, relay.readers.values()))
+            }
+            for host, which in relay.readers.items():
+                part = as_argument(made[tuple(which)])
+                handles.append(self.backend.submit(host, RemoteHost.receive, part))
+        return handles
 
     def renew(self, consensus: Mapping[str, Collection[str]]) -> list[Handle[object]]:
         """Have nodes, by name, be made anew when these agents next read them."""
@@ -175,8 +222,8 @@ class Publisher:
     ) -> tuple[list[str], list[Handle[Published]] | Handle[dict[str, Packed]]]:
         """The hosts that lack what is published, and its handles; of a snapshot, the one of the weights."""
         home, submit = self.host_of[subscription.source], self.backend.submit
-        own = self.plan.spec.streams.get(subscription.stream)
-        if own is not None and own.private and subscription.hosts != [home]:
+        hidden = subscription.stream in private_streams(self.plan.spec)
+        if hidden and not subscription.discloses and subscription.hosts != [home]:
             raise RunFailed(f"signals made on the private stream {subscription.stream!r} would leave {home}")
         if subscription.stale == "snapshot":
             return subscription.hosts, submit(home, RemoteHost.export_state, subscription.source)

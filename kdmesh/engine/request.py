@@ -52,6 +52,7 @@ class Request:
     every: int | None = None  # steps between points of curves, each told as it is reached; None: see engine/curves.py
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
     store: str | None = None  # folder of answers that are kept, or "off"; None: as the environment says, or the usual
+    sizes: dict[str, int] = field(default_factory=dict)  # by party whose samples are not here, how many it has
     made_of: dict[str, Any] = field(default_factory=dict)  # what is refused unless it is as it was, of another run
 
     def __post_init__(self) -> None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph import parties
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.language_models import language_models, writing_task
 from kdmesh.graph.nodes import ConsensusNode, labelled
 from kdmesh.graph.sources import below
 from kdmesh.graph.task import task_of
 from kdmesh.offers import PROBABILITIES
-from kdmesh.spec.data import SPLITS
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan, Stage
@@ -77,11 +77,11 @@ def _pool(spec: MeshSpec, registry: Registry) -> bool:
 
 def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
     """Streams that flows name exist, and labels are only read where there are any."""
-    known = {*SPLITS, *spec.streams}
+    known = {*spec.starts, *spec.streams}
     checked: set[str] = set()
     for name, stream in spec.streams.items():
         where = f"streams.{name}"
-        if name in SPLITS:
+        if name in spec.starts:
             raise MeshError(f"{name!r} is a split", where=where, instead="give the stream another name")
         mixed = [("mix.of", stream.mix.of)] if stream.mix is not None else []
         named = [
@@ -109,6 +109,7 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
                     )
     _circle(spec)
     _rests(spec)
+    parties.check_streams(spec)
     for edge in edges:
         if edge.stream in checked:
             continue
@@ -260,7 +261,7 @@ def _circle(spec: MeshSpec) -> None:
     first = next(name for name in spec.streams if name in path)
     path = path[path.index(first) :] + path[: path.index(first)]
     stream, after = spec.streams[first], [*path[1:], first]
-    field, instead = "prompts" if stream.prompts else "of", f"one of {', '.join(SPLITS)}"
+    field, instead = "prompts" if stream.prompts else "of", f"one of {', '.join(spec.starts)}"
     first_made = (stream.prompts or stream.of) == after[0]
     field = field if first_made else "rest_of"
     for at, other in stream.made_of.items():
@@ -280,7 +281,7 @@ def _rests(spec: MeshSpec) -> None:
             path = below(spec, other)
             if stream.of in path:
                 continue
-            if other in SPLITS:
+            if other in spec.starts:
                 what, instead = f"{other} is a whole split", "streams that are taken from one"
             else:
                 what = f"{other} is taken from {' and '.join(path)}, and not from {stream.of}"

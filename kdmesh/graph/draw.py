@@ -11,7 +11,6 @@ from kdmesh.graph.canvas import Canvas, expand
 from kdmesh.graph.language_models import language_models, writing_task
 from kdmesh.graph.task import label_objective, settled, task_of
 from kdmesh.spec import AgentSpec, ConsensusSpec, FlowSpec, MeshSpec, Named, ObjectiveRef, ProgramItem
-from kdmesh.spec.data import SPLITS
 from kdmesh.spec.names import refuse
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def _check_drawn(canvas: Canvas, registry: Registry, nodes: set[str], flows: int
 
 def _check_streams(canvas: Canvas, drawn: list[tuple[str, BaseModel, list[FlowSpec]]]) -> None:
     """Refuse an unknown stream under the setting that names it, once all that strategies make are there."""
-    known = {*SPLITS, *canvas.streams}
+    known = {*canvas.spec.starts, *canvas.streams}
     for where, settings, flows in drawn:
         named = {value: field for field, value in reversed(list(settings)) if isinstance(value, str)}
         for name in dict.fromkeys(flow.stream for flow in flows):
@@ -154,6 +153,9 @@ def _replicate(spec: MeshSpec) -> MeshSpec:
         if stream.shards
         else stream
         for name, stream in spec.streams.items()
+    }
+    update["parties"] = {
+        name: party.model_copy(update={"agents": expand(party.agents, agents)}) for name, party in spec.parties.items()
     }
     if isinstance(spec.placement, dict):
         update["placement"] = {

@@ -62,6 +62,7 @@ class Edge:
     group: str = ""  # the column by which its losses are averaged
     part: str = ""  # of an answer, that its losses are of
     asked: bool = False
+    discloses: str = ""  # what of private samples it tells others, as the file says
     gated: int | None = None  # of an edge `as: gate`: the flow whose gate it informs; None: that of its target's update
 
     @property
@@ -299,6 +300,7 @@ def _edge(
         gate=flow.gate,
         group="" if flow.denominator is None else flow.denominator.group,
         part=flow.part or "",
+        discloses=flow.discloses or "",
         unaligned=unaligned,
         asked=kind is not None and asked.NEED in kind.needs,
         mirrored=kind is not None and kind.both and to_agent and flow.as_ == "target",

@@ -55,7 +55,7 @@ def groups(
     for node in consensus.values():
         readers = [edge.target for edge in node.readers if edge.target in spec.agents]
         behind = reach.readers(node.name, consensus)
-        if node.owned and len(behind) > 1:
+        if node.owned and not node.home and len(behind) > 1:
             found_groups.append((behind, f"one host owns consensus {node.name}"))
         through = [edge.source for edge in node.inputs if not edge.detach and edge.source in spec.agents]
         if through and any(not edge.detach for edge in node.readers):
@@ -79,13 +79,23 @@ def parts(
 
 
 def place(
-    spec: MeshSpec, edges: list[Edge], owner: dict[str, str], consensus: dict[str, ConsensusNode], registry: Registry
+    spec: MeshSpec,
+    edges: list[Edge],
+    owner: dict[str, str],
+    consensus: dict[str, ConsensusNode],
+    registry: Registry,
+    parties: dict[str, list[str]] | None = None,
 ) -> tuple[MeshSpec, dict[str, list[str]]]:
     """Return the agents of every host, and the mesh with a plugin's answer to `auto` written into it.
+
+    ``parties``: the hosts of a mesh that has these.
 
     What no plugin answers stays `auto`: all together, until a run has measured. What must stay together but was placed
     apart is an error.
     """
+    if parties is not None:
+        _apart(parties, groups(spec, edges, owner, consensus), "parties")
+        return spec, parties
     everyone = {"host0": list(spec.agents)}
     if spec.placement == "together":
         return spec, everyone
@@ -145,12 +155,18 @@ def _explicit(
             where="placement",
             instead="place every agent, or write `spread`",
         )
+    _apart(held, together, "placement")
+    return {host: list(agents) for host, agents in held.items() if agents}
+
+
+def _apart(placed: Mapping[str, list[str]], together: list[tuple[list[str], str]], where: str) -> None:
+    """Refuse hosts that part what must stay together."""
+    host_of = {name: host for host, agents in placed.items() for name in agents}
     for agents, why in together:
         names, hosts = ", ".join(dict.fromkeys(agents)), sorted({host_of[name] for name in agents})
         if len(hosts) > 1:
             raise MeshError(
                 f"{names} must share a host, since {why}, but are placed on {', '.join(hosts)}",
-                where="placement",
-                instead="put them on one host",
+                where=where,
+                instead="put them on one host" if where == "placement" else "one party for them",
             )
-    return {host: list(agents) for host, agents in held.items() if agents}

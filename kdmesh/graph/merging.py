@@ -13,7 +13,6 @@ import networkx as nx
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
 from kdmesh.spec import FlowSpec
-from kdmesh.spec.data import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -44,6 +43,7 @@ class WeightFlow:
     weight: float | str
     refresh: str | None
     stream: str
+    discloses: str = ""  # weights that learned on private samples, as the file says
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.target}"
@@ -149,8 +149,8 @@ def _fields(spec: MeshSpec, flow: FlowSpec, where: str) -> None:
         instead = f"{OUT}, or weight: samples, to count the source's samples on it"
         raise MeshError(what, where=f"{where}.stream", instead=instead)
     stream = flow.stream or "train"
-    if stream not in {*SPLITS, *spec.streams} and spec.data is not None:
-        instead = nearest(stream, {*SPLITS, *spec.streams}, "streams")
+    if stream not in {*spec.starts, *spec.streams} and spec.data is not None:
+        instead = nearest(stream, {*spec.starts, *spec.streams}, "streams")
         raise MeshError(f"unknown stream {stream!r}", where=f"{where}.stream", instead=instead)
     if flow.weight != SAMPLES and not (isinstance(flow.weight, float) and 0 <= flow.weight < float("inf")):
         what = "the weight of a flow `as: weights` is its share of what arrives"
@@ -174,7 +174,11 @@ def _flow(spec: MeshSpec, flow: FlowSpec, number: int, where: str, source: str, 
     if source not in spec.agents and flow.weight == SAMPLES:
         raise MeshError(f"{source} has no samples", where=f"{where}.weight", instead="a number")
     assert not hasattr(flow.weight, "start")
-    return WeightFlow(number, where, source, target, flow.weight, flow.refresh, flow.stream or "train")
+    if flow.discloses == "prototypes":
+        what = "weights flow here, and no statistic"
+        raise MeshError(what, where=f"{where}.discloses", instead="discloses: weights")
+    given = flow.stream or "train", flow.discloses or ""
+    return WeightFlow(number, where, source, target, flow.weight, flow.refresh, *given)
 
 
 def _pool(spec: MeshSpec, registry: Registry, name: str, where: str) -> Pool:

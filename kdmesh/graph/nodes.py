@@ -47,6 +47,7 @@ class ConsensusNode:
     abstains: bool = False
     unaligned: bool = False  # it combines statistics of streams, as they are
     renewed: dict[str, str] = field(default_factory=dict)
+    home: str = ""  # where parties are: the host that forms it for readers elsewhere; "": where it is read
     inputs: list[Edge] = field(default_factory=list)
     readers: list[Edge] = field(default_factory=list)
 
@@ -62,7 +63,7 @@ class ConsensusNode:
 
     @property
     def owned(self) -> bool:
-        """Whether one host must own it; a pure rule runs beside each reader."""
+        """Whether one host must own it; a pure rule runs beside each reader, where it has no ``home``."""
         return self.trained or self.stateful
 
     @property

@@ -19,6 +19,7 @@ from kdmesh.graph.program import Program
 from kdmesh.graph.reach import readers
 from kdmesh.offers import PROBABILITIES
 from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec, ViewRef
+from kdmesh.spec.parties import COORDINATOR
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -110,7 +111,8 @@ class Plan:
     def without(self, agents: Collection[str]) -> Plan:
         """The same plan, with these agents on no host; what they sent is absent."""
         left = {host: [name for name in names if name not in agents] for host, names in self.hosts.items()}
-        return replace(self, hosts={host: names for host, names in left.items() if names})
+        kept = {host: names for host, names in left.items() if names or not self.hosts[host]}
+        return replace(self, hosts=kept)
 
     @cached_property
     def _inputs(self) -> dict[tuple[str, str], Edge]:
@@ -152,12 +154,23 @@ class Plan:
         return next(stage for stage in self.stages if stage.name == name)
 
     def evaluator(self, consensus: str) -> str:
-        """The host that measures a consensus: its first reader's, also through another consensus, else its first
-        source's; "" if all were dropped.
+        """The host that measures a consensus: its own, else its first reader's, also through another consensus, else
+        its first source's; "" if all were dropped.
         """
         node, host_of = self.consensus[consensus], self.host_of
+        if node.home in self.hosts:
+            return node.home
         ends = readers(consensus, self.consensus) + [edge.source for edge in node.inputs]
         return next((host_of[end] for end in ends if end in host_of), "")
+
+    def pool_home(self, consensus: str) -> str:
+        """The host that combines the weights of a consensus: the coordinator of parties, else its first reader's."""
+        return COORDINATOR if COORDINATOR in self.hosts else self.host_of[self.merging.readers(consensus)[0]]
+
+    def away(self, consensus: str, host: str) -> bool:
+        """Whether a host is sent what a consensus says, which another one forms."""
+        home = self.consensus[consensus].home
+        return home in self.hosts and home != host
 
     def judged(self, agent: str) -> bool:
         """Whether some consensus of this agent's answers asks for its errors on validation."""
@@ -193,7 +206,8 @@ class Plan:
                 **{"from": edge.source, "to": edge.target, "as": edge.as_}, signal=edge.derived or plain[edge.signal],
                 tap=edge.tap, stream=edge.stream, objective=edge.objective, weight=edge.weight,
                 refresh=edge.refresh or edge.renewed, stale=edge.stale, sees=edge.sees, detach=edge.detach,
-                mode=edge.mode, lesson=edge.lesson, gate=edge.gate,
+                mode=edge.mode, lesson=edge.lesson, gate=edge.gate, part=edge.part or None,
+                denominator={"group": edge.group} if edge.group else None, discloses=edge.discloses or None,
             )
             for edge in self.edges
             if edge.as_ != "gate"
@@ -201,7 +215,7 @@ class Plan:
         flows += [
             FlowSpec(
                 **{"from": flow.source, "to": flow.target, "as": "weights"}, weight=flow.weight, refresh=flow.refresh,
-                stream=flow.stream if flow.weight == SAMPLES else None,
+                stream=flow.stream if flow.weight == SAMPLES else None, discloses=flow.discloses or None,
             )
             for flow in self.merging.flows
         ]  # fmt: skip

@@ -6,7 +6,21 @@ import gc
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kdmesh.graph import check, gates, hosts, inputs, merging, private, renewal, stages, steps, unaligned, views
+from kdmesh.graph import (
+    check,
+    disclosed,
+    gates,
+    hosts,
+    inputs,
+    merging,
+    parties,
+    private,
+    renewal,
+    stages,
+    steps,
+    unaligned,
+    views,
+)
 from kdmesh.graph.draw import draw
 from kdmesh.graph.edges import Edge, resolve
 from kdmesh.graph.language_models import language_models, writing_task
@@ -66,7 +80,8 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     check.taught(long, edges, sets)
     inputs.check(long, edges, sets.owner)
     check.label_spaces(long, edges, consensus)
-    long, placed = hosts.place(long, edges, sets.owner, consensus, registry)
+    homes = parties.settle(long, edges, consensus, weights) if long.parties else None
+    long, placed = hosts.place(long, edges, sets.owner, consensus, registry, homes)
     task, metrics = task_of(long, registry), metrics_of(long, registry)
     drawn = {part: where for part, where in origins.items() if not part.startswith("flows.")}  # edges know theirs
     write, writing = language_models(long, task, registry), writing_task(registry)
@@ -87,6 +102,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
         mixed,
     )
     private.check_private(long, edges, plan.host_of, consensus)
+    disclosed.check_weights(plan)
     _stages(plan, sets, stage_of, generation, waits)
     check.batch_sizes(plan)
     gates.check(plan, registry)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 from kdmesh.errors import MeshError
 from kdmesh.graph import reach
 from kdmesh.graph.sources import below
+from kdmesh.spec.parties import OWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.reach import Nodes
@@ -24,16 +25,24 @@ MEASURED = ("validation", "test")
 
 def private_streams(spec: MeshSpec) -> set[str]:
     """The streams that are private, by themselves or by what they are taken from."""
-    return {
+    found = {
         name
         for name in spec.streams
-        if any(spec.streams[part].private for part in (name, *below(spec, name)) if part in spec.streams)
+        if OWN in _own(spec, below(spec, name))
+        or any(spec.streams[part].private for part in (name, *below(spec, name)) if part in spec.streams)
     }
+    return found | _own(spec, spec.starts)
+
+
+def _own(spec: MeshSpec, names: Iterable[str]) -> set[str]:
+    """The stream of what parties have for themselves, where some streams are, or come of, it."""
+    return {OWN} & {*names} & {*spec.starts}
 
 
 def divided(spec: MeshSpec, name: str) -> bool:
     """Whether a stream, or what it is taken from, is divided into shards."""
-    return any(spec.streams[part].shards for part in (name, *below(spec, name)) if part in spec.streams)
+    whole = (name, *below(spec, name))
+    return bool(_own(spec, whole)) or any(spec.streams[part].shards for part in whole if part in spec.streams)
 
 
 def users(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, list[str]]:
@@ -49,7 +58,9 @@ def users(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, list
 
 
 def agents_of(edge: Edge, spec: MeshSpec, consensus: Nodes) -> list[str]:
-    """The agents that see the samples of an edge's stream because of it."""
+    """The agents that see the samples of an edge's stream because of it; of a combined statistic, its source."""
+    if edge.discloses and edge.target in consensus:
+        return [edge.source]
     return [*([edge.source] if edge.source in spec.agents else []), *reach.readers(edge.target, consensus)]
 
 
@@ -57,7 +68,7 @@ def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], co
     """Refuse what would carry private samples, or signals made on them, away."""
     private = private_streams(spec)
     if not private:
-        return
+        return _refuse_idle(edges, set())
     for name in sorted(private):
         if (split := next((part for part in below(spec, name) if part in MEASURED), None)) is not None:
             raise MeshError(
@@ -65,14 +76,21 @@ def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], co
                 where=f"streams.{name}.of",
                 instead="of: train",
             )
+    told: set[int] = set()  # edges that disclose what they say
     for edge, target, sharded in crossing(spec, edges, consensus):
-        if sharded or host_of[target] != host_of[edge.source]:
-            raise MeshError(
-                f"stream {edge.stream!r} is private, but {edge.source} -> {target} would carry signals made on it "
-                "away from their agent",
-                where=edge.where,
-                instead="teach on a stream that is not private (a public or transfer split)",
-            )
+        if not sharded and host_of[target] == host_of[edge.source]:
+            continue
+        if edge.discloses and edge.unaligned:
+            told.add(edge.id)
+            continue
+        more = ", or `discloses: prototypes` on the flow, which says so" if edge.unaligned else ""
+        raise MeshError(
+            f"stream {edge.stream!r} is private, but {edge.source} -> {target} would carry signals made on it "
+            "away from their agent",
+            where=edge.where,
+            instead=f"teach on a stream that is not private (a public or transfer split){more}",
+        )
+    _refuse_idle(edges, told)
     for name, agents in users(spec, edges, consensus).items():
         apart = sorted({host_of[agent] for agent in agents})
         if len(apart) > 1:
@@ -101,9 +119,34 @@ def owners_of(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, 
     seen = users(spec, edges, consensus)
     for name in private:
         chain = [spec.streams[part] for part in (name, *below(spec, name)) if part in spec.streams]
-        shards = next((stream.shards for stream in chain if stream.shards is not None), None)
+        shards = next((stream.shards.of for stream in chain if stream.shards is not None), None)
+        if _own(spec, (name, *below(spec, name))):
+            shards = [agent for party in spec.parties.values() if party.data for agent in party.agents]
         if shards is not None or not private.intersection(below(spec, name)):
-            found[name] = seen[name] if shards is None else shards.of
+            found[name] = seen[name] if shards is None else shards
+    return found
+
+
+def _refuse_idle(edges: list[Edge], told: set[int]) -> None:
+    """Refuse flows of signals that say that they disclose something and do not; ``told``: those that do."""
+    for edge in edges:
+        if edge.discloses == "weights":
+            what = f"{edge} carries a signal, and no weights"
+            raise MeshError(what, where=f"{edge.where}.discloses", instead="as: weights, or leave it out")
+        if edge.discloses and edge.id not in told:
+            what = f"{edge} tells others of no private samples, so `discloses` has no effect"
+            raise MeshError(what, where=f"{edge.where}.discloses", instead="leave it out")
+
+
+def learned_on(
+    spec: MeshSpec, edges: list[Edge], consensus: Nodes, owner: Mapping[str, str]
+) -> dict[str, dict[str, None]]:
+    """By the owner of weights, the private streams that its agents see."""
+    hidden, found = private_streams(spec), dict[str, dict[str, None]]()
+    for edge in edges if hidden else ():
+        if edge.stream in hidden:
+            for name in agents_of(edge, spec, consensus):
+                found.setdefault(owner.get(name, name), {})[edge.stream] = None
     return found
 
 
@@ -125,7 +168,13 @@ def crossing(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> Iterator[tu
         if edge.stream in private and edge.source in spec.agents:
             for target in reach.readers(edge.target, consensus):
                 if target != edge.source:
-                    yield edge, target, edge.stream in sharded
+                    yield edge, target, edge.stream in sharded and not _of_one(spec, edge.stream, edge.source, target)
+
+
+def _of_one(spec: MeshSpec, stream: str, one: str, other: str) -> bool:
+    """Whether two agents are of one party, and see its samples on a stream."""
+    own = _own(spec, (stream, *below(spec, stream)))
+    return bool(own) and any({one, other} <= {*party.agents} for party in spec.parties.values())
 
 
 def _shared(spec: MeshSpec, one: str, other: str) -> tuple[bool, bool]:

@@ -371,7 +371,8 @@ def consensus(host: HostState) -> dict[str, Consensus]:
         return found[node.name]
 
     for node in host.plan.consensus.values():
-        if any(edge.target in host.agents for edge in node.readers) or host.plan.evaluator(node.name) == host.name:
+        read = any(edge.target in host.agents for edge in node.readers) and not host.plan.away(node.name, host.name)
+        if read or host.plan.evaluator(node.name) == host.name:
             add(node)
     return found
 

@@ -81,7 +81,8 @@ def save(host: HostState, stage: str, folder: str | None) -> Part:
             keep(value, "writer", stream, key)
     for hidden, table in host.publications.tables():
         for about, publication in table.items():
-            if about.source in plan.agents or (about.kind == written.KIND and about.stream in streams):
+            here = about.source in plan.agents or (about.kind == written.KIND and about.stream in streams)
+            if here or (about.source in host.plan.consensus and _reads(host, stage, about.source)):
                 for kind, name, value in publication.tensors():
                     keep(value, "store", hidden, *about, kind, name)
     for agent, snapshot in host.snapshots.items():

@@ -172,6 +172,10 @@ class Host(HostState):
         """How many forwards an agent's last publication on a stream took."""
         return self.passes[agent, stream]
 
+    def publish_consensus(self, consensus: str, readers: tuple[str, ...]) -> Published:
+        """What a consensus that is formed here says of its whole stream, for readers elsewhere."""
+        return publish.publish_consensus(self, consensus, readers)
+
     def commit(self, agent: str, stream: str, output: str) -> Published:
         """Make an agent's recorded values visible, and return them for readers elsewhere."""
         return publish.commit(self, agent, stream, output)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import FAULTS
 from kdmesh.graph.edges import LABELS, Edge
+from kdmesh.graph.parties import variant
 from kdmesh.graph.reach import speaker
 from kdmesh.graph.steps import ANSWERS, Op
 from kdmesh.hosts import build, guard, rules, side_inputs
@@ -218,6 +219,8 @@ class Inputs:
             return labels
         if edge.source in self.host.plan.consensus:
             name = edge.source
+            if self.host.plan.away(name, self.host.name):
+                return self._sent(edge, reader)
             if not edge.detach:
                 return lambda context: self.consensus(context, name, reader)
             return lambda context: _detached(self.consensus(context, name, reader))
@@ -287,9 +290,21 @@ class Inputs:
         if edge.unaligned:
             device = self.host.agents[reader].device
             return lambda context: rules.statistic(self.host, edge, device)
-        shard, output, found = self.shard(reader, edge.stream), edge.output, self.host.publications
         kind = "recorded" if edge.stale == "recorded" else "publish"
-        key = Key(edge.source, base(shard), output, kind)
+        return self._published(edge, reader, Key(edge.source, base(self.shard(reader, edge.stream)), edge.output, kind))
+
+    def _sent(self, edge: Edge, reader: str) -> Callable[[StepContext], Signal | None]:
+        """What a consensus that is formed on another host has sent."""
+        nodes = self.host.plan.consensus
+        which = variant(edge.source, reader, nodes)
+        if nodes[edge.source].unaligned:
+            key, device = Key(edge.source, nodes[edge.source].stream, which), self.host.agents[reader].device
+            return lambda context: rules.whole(self.host, key, edge.form, device)
+        return self._published(edge, reader, Key(edge.source, base(self.shard(reader, edge.stream)), which))
+
+    def _published(self, edge: Edge, reader: str, key: Key) -> Callable[[StepContext], Signal | None]:
+        """The rows of a publication for a reader's batch."""
+        shard, found = self.shard(reader, edge.stream), self.host.publications
         form, device = edge.form, self.host.agents[reader].device
 
         def stored(context: StepContext) -> Signal | None:

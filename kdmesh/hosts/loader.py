@@ -198,7 +198,7 @@ class Loader:
         ``told``: for teaching and learning, with the prompts of the agent's view, in place of the samples as they are.
         """
         spec = self.streams[stream]
-        owner = agent if spec.shards is not None else ""
+        owner = spec.owner(agent)
         read = self.reading.told_key(agent) if told else (self.reading.key(agent), "")
         key = (stream, owner, str(device), *read)
         if key not in self._views:

@@ -13,6 +13,7 @@ import torch
 from kdmesh.contracts.rule import weighted_sum
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts import guard
+from kdmesh.hosts.modules import build
 from kdmesh.hosts.packing import pack, unpack
 from kdmesh.hosts.parameters import refuse_parameters
 from kdmesh.imports import import_path
@@ -79,13 +80,17 @@ def floating(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def rules(host: HostState) -> dict[str, Any]:
-    """The rules of the consensus nodes of weights whose first reader lives here, each set up for as many values."""
+    """The rules of the consensus nodes of weights that are combined here, each set up for as many values."""
     found: dict[str, Any] = {}
-    merging = host.plan.merging
-    for name, pool in merging.pools.items():
-        first = merging.readers(name)[0]
-        if first in host.agents:
-            state = host.agents[first].weights.state()
+    plan = host.plan
+    for name, pool in plan.merging.pools.items():
+        if plan.pool_home(name) == host.name:
+            first = plan.merging.readers(name)[0]
+            if first in host.agents:
+                state: Mapping[str, Tensor] = host.agents[first].weights.state()
+            else:  # which lives elsewhere: only sizes matter
+                owner, modules = plan.owner[first], host.config.modules
+                state = build(plan, owner, host.reading, host.registry, modules, "meta").state_dict()
             found[name] = rule(host, pool, sum(state[key].numel() for key in floating(state)))
     return found
 

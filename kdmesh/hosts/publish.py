@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.errors import FAULTS
-from kdmesh.hosts import build, guard, kept, measure, oddities, stored
+from kdmesh.hosts import build, guard, kept, measure, oddities, rules, stored
 from kdmesh.hosts.forms import form_of, former
 from kdmesh.hosts.packing import Packed, Published, pack, unpack
 from kdmesh.hosts.publications import Key
@@ -91,6 +91,24 @@ def _whole(one: Agent, output: str) -> Any:
     return one.makes[output].whole if output in one.makes else None
 
 
+def publish_consensus(host: HostState, consensus: str, readers: tuple[str, ...]) -> Published:
+    """What a consensus that is formed here says of its whole stream, by what its sources have published, for readers
+    elsewhere: one version for each of ``readers``, "" for all that are sent the same. Nothing before any has.
+    """
+    node = host.plan.consensus[consensus]
+    stream = host.streams[node.stream].base or node.stream
+    shard = None
+    if not node.unaligned:
+        shard = host.loader.shard(stream, measure.owner(host, node.members[0].source, stream), host.device, told=True)
+    told: Published = {}
+    for reader in readers:
+        signal = rules.stored(host, consensus, reader, shard)
+        if signal is not None:
+            present = None if signal.weights is None else signal.weights != 0
+            told[Key(consensus, stream, reader)] = pack((signal.value, {"present": present}))
+    return told
+
+
 def commit(host: HostState, agent: str, stream: str, output: str) -> Published:
     """Make an agent's recorded values visible, and return them for readers elsewhere."""
     key = Key(agent, stream, output, "recorded")
@@ -109,7 +127,7 @@ def receive(host: HostState, *published: Published) -> list[guard.Oddity]:
         host.publications.put(key, values, more.get("present"), more.get("starts"), more.get("errors"))
         if guard.is_dead(values):
             odd[key.source, key.stream, guard.DEAD] = None
-        if not key.output and oddities.softened(host, key.source, values):
+        if not key.output and key.source in host.plan.spec.agents and oddities.softened(host, key.source, values):
             odd[key.source, "", guard.SOFTENED] = None
     return list(odd)
 

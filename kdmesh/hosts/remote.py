@@ -25,6 +25,7 @@ Method = Literal[
     "end",
     "run",
     "publish",
+    "publish_consensus",
     "passed",
     "commit",
     "receive",
@@ -90,6 +91,12 @@ class RemoteHost(Protocol):
         """What readers want of an agent, of a full evaluation pass over a stream.
 
         ``given``: what it sees there in the place of samples, where it has an input; by default as last published.
+        """
+
+    def publish_consensus(self, consensus: str, readers: tuple[str, ...]) -> Published:
+        """What a consensus that is formed here says of its whole stream, for readers elsewhere.
+
+        ``readers``: those that are sent a version of their own; "" for all others.
         """
 
     def passed(self, agent: str, stream: str) -> int:

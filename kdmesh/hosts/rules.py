@@ -104,11 +104,16 @@ def report(host: HostState, name: str) -> dict[str, float]:
 
 def statistic(host: HostState, edge: Edge, device: torch.device) -> Signal | None:
     """What an agent last published that has rows of no samples, whole; None before."""
-    one = host.publications.get(Key(edge.source, host.streams[edge.stream].base or edge.stream, edge.output))
+    return whole(host, Key(edge.source, host.streams[edge.stream].base or edge.stream, edge.output), edge.form, device)
+
+
+def whole(host: HostState, key: Key, form: str, device: torch.device) -> Signal | None:
+    """A publication that has rows of no samples; None where there is none yet."""
+    one = host.publications.get(key)
     if one is None:
         return None
     values = one.values.to(device)
-    return Signal(values, edge.form, None if one.present is None else one.present.to(device, values.dtype))
+    return Signal(values, form, None if one.present is None else one.present.to(device, values.dtype))
 
 
 def stored(
@@ -128,7 +133,7 @@ def stored(
         if edge.source in host.dropped:
             return None
         if shard is None:
-            return statistic(host, edge, host.agents[reader].device)
+            return statistic(host, edge, host.agents[reader].device if reader in host.agents else host.device)
         publication = host.publications.get(Key(edge.source, stream, edge.output))
         return None if publication is None else Signal(publication.values.to(shard.device), edge.form)
 

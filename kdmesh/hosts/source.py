@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
 
 from kdmesh.errors import FAULTS, MeshError
+from kdmesh.graph.sources import below
 from kdmesh.hosts import guard
 from kdmesh.imports import maker
 from kdmesh.plugins import registry
 from kdmesh.spec import DataSpec
+from kdmesh.spec.parties import OWN
 from kdmesh.streams.private import learnable, own_part
 from kdmesh.streams.stream import Stream, resolve
 from kdmesh.streams.table import Table
 from kdmesh.tables.fitting import Fitted, prepared, prepares
+from kdmesh.tables.joined import joined
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kdmesh.graph.plan import Plan
+    from kdmesh.spec import MeshSpec
+    from kdmesh.spec.base import DatasetRef
 
 
 @dataclass
@@ -28,6 +36,7 @@ class Source:
 
     ``streams``: where samples are private, the streams over the whole table; a host then gets what :meth:`of` gives.
     ``fitted``: what `prepare` has learned of train, where that was found already: all hosts go by the same numbers.
+    ``sizes``: by party whose samples are not here, how many it has.
     ``expected``: the :func:`digest` of what the driver read, where a host on another machine might read something else.
     """
 
@@ -35,6 +44,7 @@ class Source:
     expected: str = ""
     streams: dict[str, Stream] | None = None
     fitted: Fitted | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def of(self, host: str, plan: Plan) -> Source:
         """What a host in a process of its own is sent: this, or, of a table that is sent, only its agents' part."""
@@ -49,7 +59,7 @@ class Source:
             raise MeshError("this mesh names no data", where="data", instead="data: {dataset: digits}")
         data = spec.data or DataSpec.model_validate("python:given")
         try:
-            table = self.table if self.table is not None else self._read(spec.data, prepares(spec))
+            table = self.table if self.table is not None else _read(data.dataset, "data.dataset", prepares(spec))
             if self.expected and digest(table) != self.expected:
                 raise MeshError(
                     f"{table.source or 'the data set'} has other samples here than where kdmesh was started",
@@ -58,6 +68,8 @@ class Source:
                 )
             if plan.task.labels == "relevance" and not table.lists:
                 table = replace(table, lists=True)
+            if not table.owners and any(party.data for party in spec.parties.values()):
+                table = self._with_parties(table, spec, data)
             streams = self.streams or resolve(table, data, spec.streams)
             table = prepared(table, spec, learnable(streams), self.fitted)
         except MeshError:
@@ -70,26 +82,51 @@ class Source:
             ) from error
         return table, streams
 
-    @staticmethod
-    def _read(data: DataSpec | None, prepares: bool) -> Table:
-        """``prepares``: of named columns cells are wanted, which the mesh prepares."""
-        assert data is not None
-        if data.dataset.is_import:
-            from kdmesh.streams.from_torch import table_from
+    def _with_parties(self, public: Table, spec: MeshSpec, data: DataSpec) -> Table:
+        """The public samples with those of parties, all as the mesh prepares them: by what it learns of public ones."""
+        open_ = {name: one for name, one in spec.streams.items() if OWN not in (name, *below(spec, name))}
+        public = prepared(public, spec, learnable(resolve(public, data, open_)), self.fitted)
+        fitted = None if public.prepared is None else Fitted.of(public)
+        parts: dict[str, Table | int] = {}
+        for name, party in spec.parties.items():
+            if name in self.sizes:
+                parts[name] = self.sizes[name]
+            elif party.data is not None:
+                where = f"parties.{name}.data"
+                with located("data.dataset", where):
+                    parts[name] = prepared(_read(party.data, where, prepares(spec)), spec, None, fitted)
+        return joined(public, parts, spec)
 
-            kinds = (Dataset, Table, tuple)
-            make = maker(data.dataset.name, "data.dataset", kinds, "torch.utils.data.Dataset", _indexed)
-            return table_from(make(**data.dataset.config))
-        offer = registry().find("datasets", data.dataset.name, "data.dataset")
-        if offer.factory.startswith(guard.OURS):
-            own: Table = offer.make(data.dataset.config, **({"cells": True} if prepares and offer.cells else {}))
-            return own
-        try:
-            table: Table = offer.make(data.dataset.config)
-            guard.refuse_table(table)
-        except FAULTS as error:
-            registry().attribute_error("datasets", offer.name, error, "to give a table", "data.dataset")
-        return table
+
+@contextmanager
+def located(part: str, where: str) -> Iterator[None]:
+    """Errors of what is usually at ``part`` of the file are of another place: where they name it, they name that."""
+    try:
+        yield
+    except MeshError as error:
+        if error.where == part or error.where.startswith(f"{part}."):
+            error.where = where + error.where.removeprefix(part)
+        raise
+
+
+def _read(dataset: DatasetRef, where: str, prepares: bool) -> Table:
+    """``prepares``: of named columns cells are wanted, which the mesh prepares."""
+    if dataset.is_import:
+        from kdmesh.streams.from_torch import table_from
+
+        kinds = (Dataset, Table, tuple)
+        make = maker(dataset.name, where, kinds, "torch.utils.data.Dataset", _indexed)
+        return table_from(make(**dataset.config))
+    offer = registry().find("datasets", dataset.name, where)
+    if offer.factory.startswith(guard.OURS):
+        own: Table = offer.make(dataset.config, **({"cells": True} if prepares and offer.cells else {}))
+        return own
+    try:
+        table: Table = offer.make(dataset.config)
+        guard.refuse_table(table)
+    except FAULTS as error:
+        registry().attribute_error("datasets", offer.name, error, "to give a table", where)
+    return table
 
 
 def _indexed(kind: type) -> bool:

@@ -178,8 +178,8 @@ class HostState:
 
     @property
     def device(self) -> torch.device:
-        """Where the first agent computes: what comes from elsewhere is put there."""
-        return next(iter(self.agents.values())).device
+        """Where the first agent computes: what comes from elsewhere is put there. Of a host without agents the CPU."""
+        return next((one.device for one in self.agents.values()), torch.device("cpu"))
 
     def forward_size(self, agent: str) -> int:
         """Rows of each forward of an agent whose bits must not vary with the batch."""

@@ -71,6 +71,9 @@ def choose_backend(
     """
     if session.name is not None:
         return None
+    if plan.spec.parties and ray_address is None:
+        session.name = "inline"
+        return Placed(plan, lines=["in this process: all parties are simulated; --backend ray gives each a process"])
     given = plan.spec.placement if isinstance(plan.spec.placement, dict) else {}
     asked = ray_address is not None or any(isinstance(held, HostSpec) for held in given.values())
     placed = None if asked or len(plan.hosts) > 1 else resolve(plan, found, modules, machine())
@@ -91,7 +94,7 @@ def resolve(
 
     Raises MeshError where the agents need more than there is.
     """
-    open_ = plan.spec.placement == "auto"
+    open_ = plan.spec.placement == "auto" and not plan.spec.parties  # each of these is a host
     asked = {agent: plan.train(agent).threads for agent in plan.spec.agents}
     few = {agent: threads or 1 for agent, threads in asked.items()}
     every = resources.node_cpus or resources.cpus

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.graph import hosts
+from kdmesh.graph.disclosed import crossings as disclosed
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.merging import SAMPLES
 from kdmesh.graph.program import Publish, Repeat, Train
@@ -61,6 +62,8 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "hosts": plan.hosts,
         "placement": _placement(plan),
         "crossings": crossings(plan, offered or registry()),
+        "parties": {name: party.model_dump(mode="json") for name, party in plan.spec.parties.items()},
+        "disclosed": [one._asdict() for one in disclosed(plan)],
         "choices": {
             "flows": _choices(plan, offered or registry()),
             "consensus": {

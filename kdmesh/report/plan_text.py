@@ -52,6 +52,7 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
         "Consensus": _table(_consensus(data["consensus"]), within, many, "name", "inputs", "readers"),
         "Stages": _stage_counts(data["stages"], within) if many else _stages(data["stages"]),
         "Placement": _placement(data["hosts"], data["placement"]),
+        "What leaves its party, or reaches it": _disclosed(data["disclosed"], within),
         "What crosses, where these are on different hosts": [said(row) for row in data["crossings"][:KINDS]],
         "Visible choices": [
             *_table(_choices(data, many), within, many),
@@ -200,6 +201,31 @@ def _stage_counts(stages: list[Row], width: int) -> list[str]:
         )
     left = len(rows) - KINDS
     return [*_table(rows[:KINDS], width, False), *([f"and {count(left, 'generation')} more"] if left > 0 else [])]
+
+
+def _disclosed(rows: list[Row], within: int) -> list[str]:
+    """What crosses between parties, one row for each kind, and what that means."""
+    if not rows:
+        return []
+    kinds: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault((row["what"], row["stream"], row["when"], row["private"]), []).append(row)
+    table = [
+        {
+            "what": what,
+            "of": listed(list(dict.fromkeys(row["of"] for row in same)), CELL),
+            "from": listed(list(dict.fromkeys(row["source"] for row in same)), CELL),
+            "to": listed(list(dict.fromkeys(row["target"] for row in same)), CELL),
+            "stream": stream,
+            "when": when,
+            "tells of": "private samples" if private else "",
+        }
+        for (what, stream, when, private), same in kinds.items()
+    ]
+    said = (
+        "Samples stay with their party. No noise is added to what crosses, which may tell of them: nothing is claimed."
+    )
+    return [*_table(table, within, False), "", *layout.wrap(said, within)]
 
 
 def _placement(hosts: dict[str, list[str]], placement: Row) -> list[str]:

@@ -8,9 +8,10 @@ from pydantic import Field, NonNegativeFloat, ValidationInfo, field_validator
 
 from kdmesh.spec.agents import AgentSpec
 from kdmesh.spec.base import DEFAULT_TASK, MetricRef, StrategyRef, Strict, TaskRef
-from kdmesh.spec.data import DataSpec, StreamSpec
+from kdmesh.spec.data import SPLITS, DataSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec
 from kdmesh.spec.names import FORM, Name, unique
+from kdmesh.spec.parties import OWN, PartySpec
 from kdmesh.spec.program import ProgramItem
 from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainSpec
@@ -68,6 +69,11 @@ class MeshSpec(Strict):
         "spread, or {host: [agents]}",
     )
 
+    parties: dict[Name, PartySpec] = Field(
+        default_factory=dict,
+        description="who takes part with agents and samples of its own, a host each: {clinic: {agents: a, data: ...}}",
+    )
+
     @field_validator("agents")
     @classmethod
     def _some(cls, value: dict[str, AgentSpec]) -> dict[str, AgentSpec]:
@@ -75,7 +81,7 @@ class MeshSpec(Strict):
             raise ValueError("a mesh needs at least one agent")
         return unique(_not_labels(value))
 
-    @field_validator("streams", "placement")
+    @field_validator("streams", "placement", "parties")
     @classmethod
     def _apart(cls, value: Any) -> Any:
         return unique(value) if isinstance(value, dict) else value
@@ -84,6 +90,11 @@ class MeshSpec(Strict):
     @classmethod
     def _nodes(cls, value: dict[str, ConsensusSpec], info: ValidationInfo) -> dict[str, ConsensusSpec]:
         return unique(_not_labels(value), info.data.get("agents", ()))
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """The streams that there are without being named: the splits, and what parties have for themselves."""
+        return (*SPLITS, OWN) if any(party.data is not None for party in self.parties.values()) else SPLITS
 
     def dump(self) -> dict[str, Any]:
         """The mesh as plain data that reads back to the same mesh, without what was left at its default."""

@@ -8,6 +8,7 @@ import torch
 
 from kdmesh.errors import MeshError
 from kdmesh.spec.data import SPLITS, DataSpec
+from kdmesh.spec.parties import OWN
 from kdmesh.streams.order import permutation
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kdmesh.spec.data import Share
     from kdmesh.streams.table import Table
 
-OFFICIAL = SPLITS  # those that a table may bring
+OFFICIAL = (*SPLITS, OWN)  # those that a table may bring
 DRAWN_TEST = 0.2  # of a data set without an official test split
 
 
@@ -28,6 +29,7 @@ def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
       official splits (the official train rows, if the data set names them). An official validation split is kept whole
       unless another size than the default is asked for, which is then drawn from it.
       An official transfer split, of samples without labels, is kept whole unless a size is asked for.
+    - `own`: the official one, of samples that parties have for themselves.
     - `train`: what remains of the pool, or ``spec.train`` of that.
 
     A split of size 0 is left out. The seed is ``spec.seed``; each split has an order of its own.
@@ -58,6 +60,8 @@ def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
         take("transfer", spec.transfer or 1.0, transfer, transfer)
     else:
         take("transfer", spec.transfer, pool, without(pool, *splits.values()))
+    if OWN in official:
+        splits[OWN] = official[OWN]
     rest = without(pool, *splits.values())
     if not len(rest):
         raise MeshError(

@@ -9,6 +9,7 @@ import torch
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.spec.data import SPLITS
+from kdmesh.spec.parties import OWN
 from kdmesh.streams.seeds import mix
 from kdmesh.streams.selected import selected
 from kdmesh.streams.shards import shard
@@ -44,11 +45,24 @@ class Stream:
     draws: int = 1
     mixed: Tensor | None = None
     pairs: bool = False
+    apart: bool = False  # nobody has the samples of more than one shard: what is drawn is drawn of each by itself
 
     @property
     def every(self) -> Tensor:
         """All rows that are seen on it, some perhaps several times."""
         return self.rows if self.mixed is None else torch.cat([self.rows, self.mixed])
+
+    def owner(self, agent: str) -> str:
+        """Whose order an agent's batches have: the first agent's that has the same shard; "" where none are divided."""
+        if self.shards is None:
+            return ""
+        own = self.rows_for(agent)
+        return next(name for name, rows in self.shards.items() if torch.equal(rows, own))
+
+    def parts(self, rows: Tensor) -> dict[str, Tensor]:
+        """Those of some rows that are in each shard, by the first agent that has it."""
+        found = {agent: own for agent, own in (self.shards or {}).items() if self.owner(agent) == agent}
+        return {agent: own[torch.isin(own, rows)] for agent, own in found.items()}
 
     def rows_for(self, agent: str) -> Tensor:
         """Return the rows that this agent sees: its own shard of a sharded stream, else all of them."""
@@ -74,6 +88,8 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
     """
     labelled = table.y is not None or table.is_text  # tags and tokens are the texts' own
     found = {name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data).items()}
+    if OWN in found:
+        found[OWN] = replace(found[OWN], private=True, shards=dict(table.owners), apart=True)
     known = {*found, *streams}
 
     def find(name: str, path: tuple[str, ...], field: str = "of") -> Stream:
@@ -95,10 +111,11 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
         return found[name]
 
     for name in streams:
-        if name in SPLITS:
+        if name in SPLITS or (name == OWN and table.owners):
             raise MeshError(f"{name} is the name of a split", where=f"streams.{name}", instead="another name")
         find(name, ())
-    return {name: found[name] for name in (*(s for s in SPLITS if s in found), *streams)}
+    starts = (*SPLITS, OWN) if table.owners else SPLITS
+    return {name: found[name] for name in (*(s for s in starts if s in found), *streams)}
 
 
 def without(streams: dict[str, Stream], rows: Tensor | None) -> dict[str, Stream]:
@@ -156,7 +173,15 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
     if spec.select is not None:
         rows = selected(spec.select, table, rows, split(table, data), f"{where}.select")
     rows = _filter(rows, spec, table, where)
-    if spec.size is not None:
+    if spec.size is not None and base.apart:
+        rows = torch.cat(
+            [
+                draw(own, count_of(spec.size, len(own), f"{where}.size"), None, data.seed, "stream", name, owner)
+                for owner, own in base.parts(rows).items()
+            ]
+        )
+        rows = rows.sort().values
+    elif spec.size is not None:
         count = count_of(spec.size, len(rows), f"{where}.size")
         rows = draw(rows, count, table.strata if data.stratify else None, data.seed, "stream", name)
     if not len(rows):

@@ -71,6 +71,7 @@ class Table:
     own: dict[str, tuple[Tensor, Prepared]] = field(
         default_factory=dict
     )  # the same by agent with a `prepare` of its own
+    owners: dict[str, Tensor] = field(default_factory=dict)  # by agent of a party, the rows that this party has
     lists: bool = False  # a sample is a query (``x[:, 0]``, or a text) with its candidates: set where a task ranks
 
     def named(self, row: int) -> dict[str, str]:

@@ -136,6 +136,11 @@ def rounds(mesh: Any, **fields: Any) -> kdmesh.Mesh:
     return made
 
 
+def apart(mesh: Any, **fields: Any) -> kdmesh.Mesh:
+    """The same of two parties: it is kept, and asked, by their coordinator."""
+    return rounds(mesh, parties={"north": "a", "south": "b"}, **fields)
+
+
 def through(mesh: Any, **fields: Any) -> kdmesh.Mesh:
     """Trained by its reader, with a buffer beside; another consensus reads it too."""
     made: kdmesh.Mesh = mesh(["a", "b", "s"], seed=4, **fields)
@@ -146,7 +151,13 @@ def through(mesh: Any, **fields: Any) -> kdmesh.Mesh:
     return made
 
 
-MESHES = {"stored": (stored, 90), "live": (live, 270), "rounds": (rounds, 120), "through": (through, None)}
+MESHES = {
+    "stored": (stored, 90),
+    "live": (live, 270),
+    "rounds": (rounds, 120),
+    "apart": (apart, 120),
+    "through": (through, None),
+}
 every = pytest.mark.parametrize("name", MESHES)
 
 

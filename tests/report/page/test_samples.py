@@ -14,7 +14,7 @@ from page_text import Read
 import kdmesh
 from kdmesh.cli import main
 from kdmesh.errors import MeshError
-from kdmesh.hosts.source import Source
+from kdmesh.hosts import source
 from kdmesh.plugins import registry
 from kdmesh.report import answers
 from kdmesh.report.page import samples
@@ -94,16 +94,16 @@ def test_other_samples_than_the_runs_are_not_shown(folder, tmp_path, monkeypatch
     other = registry().find("datasets", "digits").make({})
     other.x = other.x.clone()
     other.x[0, 0, 0, 0] += 0.5
-    monkeypatch.setattr(Source, "_read", staticmethod(lambda data, prepares: other))
+    monkeypatch.setattr(source, "_read", lambda dataset, where, prepares: other)
     block, section = found(folder)
     assert block is None and "other samples now than the run had" in str(section.blocks)
 
 
 def test_data_that_ask_for_a_network_get_none(folder, monkeypatch):
-    def ask(data, prepares):
+    def ask(dataset, where, prepares):
         socket.create_connection(("127.0.0.1", 9), timeout=1)
 
-    monkeypatch.setattr(Source, "_read", staticmethod(ask))
+    monkeypatch.setattr(source, "_read", ask)
     block, section = found(folder)
     assert block is None and "made without a network" in str(section.blocks)
     assert socket.create_connection.__module__ == "socket" and "refused" not in socket.getaddrinfo.__qualname__
@@ -123,7 +123,7 @@ def test_what_may_not_be_read_is_not(folder, monkeypatch, change, said):
     data = DataSpec.model_validate(change.get("data", {"dataset": "digits"}))
     streams = {name: StreamSpec.model_validate(one) for name, one in change.get("streams", {}).items()}
     known.__dict__["plan"] = SimpleNamespace(spec=SimpleNamespace(data=data, streams=streams))
-    monkeypatch.setattr(Source, "load", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(source.Source, "load", lambda *_: pytest.fail("it was read"))
     with pytest.raises(MeshError, match=said):
         samples._read(known)
 

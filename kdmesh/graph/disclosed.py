@@ -1,0 +1,124 @@
+"""What leaves a party, and where it goes: who sees what, of a mesh with parties, by its plan alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kdmesh.errors import MeshError
+from kdmesh.graph import private
+from kdmesh.graph.edges import LABELS
+from kdmesh.graph.reach import behind
+from kdmesh.spec.parties import COORDINATOR
+
+if TYPE_CHECKING:
+    from kdmesh.graph.edges import Edge
+    from kdmesh.graph.plan import Plan
+
+
+MEASURED = "validation, test"
+
+
+class Crossing(NamedTuple):
+    """Something that goes from one host to another. ``of``: the agent or consensus that says it.
+
+    ``stream``: of whose samples it is, "" for weights; ``private``: whether it tells of private samples, as its flow
+    declares.
+    """
+
+    source: str
+    target: str
+    what: str
+    of: str
+    stream: str
+    when: str
+    private: bool = False
+
+
+def crossings(plan: Plan) -> list[Crossing]:
+    """Everything that crosses between the parties of a mesh and its coordinator, each kind once; nothing without
+    parties.
+    """
+    if not plan.spec.parties:
+        return []
+    found = dict.fromkeys([*_signals(plan), *_weights(plan), *_measured(plan)])
+    return list(found)
+
+
+def _signals(plan: Plan) -> list[Crossing]:
+    """What agents publish, and what is combined of it."""
+    found, host_of = [], plan.host_of
+    for edge in plan.edges:
+        if edge.source == LABELS:
+            continue
+        node, to = plan.consensus.get(edge.target), host_of.get(edge.target, "")
+        if edge.source in plan.consensus:
+            home = plan.consensus[edge.source].home or to
+            if node is None and home != to:
+                found.append(Crossing(home, to, "consensus", edge.source, edge.stream, _times(plan, edge)))
+            continue
+        to = to if node is None else node.home or host_of[edge.source]
+        if to != host_of[edge.source]:
+            said = edge.output or "logits"
+            about = edge.stream, str(edge.refresh), bool(edge.discloses)
+            found.append(Crossing(host_of[edge.source], to, said, edge.source, *about))
+    return found
+
+
+def _times(plan: Plan, edge: Edge) -> str:
+    """When a consensus is formed: as its sources publish."""
+    return ", ".join(dict.fromkeys(str(end.refresh) for end, _ in behind(edge, plan.consensus)))
+
+
+def _weights(plan: Plan) -> list[Crossing]:
+    found, merging = [], plan.merging
+    for flow in merging.flows:
+        source, target = (
+            plan.pool_home(name) if name in merging.pools else plan.host_of[name] for name in (flow.source, flow.target)
+        )
+        if source != target:
+            when = flow.refresh or ", ".join(dict.fromkeys(str(leaf.refresh) for leaf in merging.behind(flow)))
+            found.append(Crossing(source, target, "weights", flow.source, "", when, bool(flow.discloses)))
+    return found
+
+
+def _measured(plan: Plan) -> list[Crossing]:
+    """What is told so that quality is known: figures of agents, and of a consensus what its sources say."""
+    found = []
+    for name in plan.consensus:
+        at = plan.evaluator(name)
+        for edge in plan.consensus[name].members:
+            for end, _ in behind(edge, plan.consensus):
+                home = plan.host_of.get(end.source, at)
+                if home != at and not plan.consensus[name].unaligned:
+                    said = end.output or "logits"
+                    found.append(Crossing(home, at, said, end.source, MEASURED, f"to measure {name}"))
+    for party, agents in plan.hosts.items():
+        if party != COORDINATOR:
+            found += [
+                Crossing(party, COORDINATOR, "figures, decisions", name, MEASURED, "to report") for name in agents
+            ]
+    return found
+
+
+def check_weights(plan: Plan) -> None:
+    """Refuse weights that learned on private samples and go to another party, unless their flow says so.
+
+    Of a mesh without parties the check notes it.
+    """
+    seen, host_of, owner = (
+        private.learned_on(plan.spec, plan.edges, plan.consensus, plan.owner),
+        plan.host_of,
+        plan.owner,
+    )
+    for flow in plan.merging.flows:
+        streams = seen.get(owner.get(flow.source, ""), {})
+        ends = plan.merging.readers(flow.target) if flow.target in plan.merging.pools else [flow.target]
+        leaves = bool(streams) and any(owner[end] != owner[flow.source] for end in ends)
+        home = plan.pool_home(flow.target) if flow.target in plan.merging.pools else host_of[flow.target]
+        if flow.discloses and not leaves:
+            what = f"weights of {flow.source} tell others of no private samples, so `discloses` has no effect"
+            raise MeshError(what, where=f"{flow.where}.discloses", instead="leave it out")
+        if leaves and plan.spec.parties and home != host_of[flow.source] and not flow.discloses:
+            which = " and ".join(map(repr, streams))
+            what = f"weights of {flow.source}, which learned on the private stream {which}, would leave its party"
+            raise MeshError(what, where=flow.where, instead="discloses: weights, or let signals flow")
