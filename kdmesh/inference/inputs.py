@@ -213,7 +213,7 @@ def _pictures(archive: Archive, names: list[str], trained: Trained, where: str) 
     own, shape = trained.config.images, tuple(trained.config.input_shape)
     assert own is not None
     setting = Setting([archive], Form(own.resize, own.mode), shape)
-    return Pictures(setting, [(0, name) for name in names], lambda number: archive.at(names[number]), where)
+    return Pictures(setting, [(0, name) for name in names], lambda number, named: archive.at(named[1]), where)
 
 
 def _kind(path: Path) -> str:

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 AHEAD = 16  # batches that are asked for and not read yet: more are forgotten, the oldest first
 BY = 255.0  # by what pixels are divided
+NOBODY = (0, "")  # the name of an image that is private to others
 
 
 class Pictures(Unread):
     """Images of archives as samples ``[N, channels, height, width]``, values 0 .. 1.
 
-    ``at``: says where an image stands, by its number, for errors; ``where``: the setting that named them.
+    ``at``: says where an image stands, by its number and name, for errors; ``where``: the setting that named them.
     ``more``: what to do else about an image that cannot be read; ``workers``: processes that decode; 0: this one does.
     """
 
@@ -34,7 +35,7 @@ class Pictures(Unread):
         self,
         setting: Setting,
         names: Sequence[Named],
-        at: Callable[[int], str],
+        at: Callable[[int, Named], str],
         where: str,
         workers: int = 0,
         more: str = "",
@@ -51,11 +52,20 @@ class Pictures(Unread):
         done = 0
         for part in parts:
             if isinstance(part, Refused):
-                what = f"{self._at(numbers[done + part.number])}: {part.what}"
+                number = numbers[done + part.number]
+                what = f"{self._at(number, self._names[number])}: {part.what}"
                 raise MeshError(what, where=self._where, instead=part.instead + self._more)
             done += len(part)
         pixels: Any = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return torch.from_numpy(pixels).float().div_(BY)
+
+    def blanked(self, blank: Tensor) -> Unread:
+        """See there; their names, which may say whose they are and of which class, are not here either."""
+        made = super().blanked(blank)
+        assert isinstance(made, Pictures) and made._blank is not None
+        rows = zip(self._names, made._blank.tolist(), strict=False)  # no row of these stands behind the last one
+        made._names = [NOBODY if hidden else name for name, hidden in rows]
+        return made
 
     @property
     def asks(self) -> bool:

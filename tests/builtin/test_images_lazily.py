@@ -134,6 +134,8 @@ def test_samples_of_others_are_never_read(photos, tmp_path):
         (tmp_path / "photos" / name).unlink()
     assert torch.isfinite(own.x[one]).all() and own.x[two].isnan().all() and own.x[:].isnan().any()
     assert own.x.select(rows[10:30])[:].isnan().flatten(1).all(1).tolist() == [False] * 10 + [True] * 10
+    sent, paths = pickle.dumps(own), table.columns["path"]
+    assert [row for row in rows.tolist() if paths[row].encode() in sent] == one.tolist(), "names are private, too"
 
 
 def test_what_is_said_of_data_in_memory_is_said_of_these(photos):

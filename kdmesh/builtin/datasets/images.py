@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -230,25 +230,41 @@ def _unread(parts: dict[str, Part], setting: Setting, workers: int) -> Pictures:
     """The images of all splits, to be decoded when they are asked for."""
     every = list(parts.values())
     names = [(number, part.names[at]) for number, part in enumerate(every) for at in part.kept]
-    tables = [part.rows is not None and part.declared is None for part in every]
-    places = [[_at(part, at) for at in part.kept] if own else None for part, own in zip(every, tables, strict=True)]
+    tables = [_Lines.of(part) for part in every]
     starts = [0, *torch.tensor([len(part.kept) for part in every]).cumsum(0).tolist()]
-    return Pictures(setting, names, _Places(setting, names, places, starts), WHERE, workers, DROP)
+    return Pictures(setting, names, _Places(setting.archives, tables, starts), WHERE, workers, DROP)
+
+
+class _Lines(NamedTuple):
+    """Where in a table the images of a part are listed, each on its own of ``lines``."""
+
+    table: str
+    noun: str
+    lines: list[int]
+
+    @classmethod
+    def of(cls, part: Part) -> _Lines | None:
+        """None where no table lists them."""
+        rows = part.rows
+        if rows is None or part.declared is not None:
+            return None
+        return cls(str(rows.path), rows.noun, [rows.lines[at] for at in part.kept])
 
 
 @dataclass
 class _Places:
-    """Where an image stands, by its number among all; beside those of tables, the lines that list them."""
+    """Where an image stands, by its number among all and its name; beside those of tables, the lines that list them."""
 
-    setting: Setting
-    names: list[tuple[int, str]]
-    lines: list[list[str] | None]
+    archives: list[Archive]
+    tables: list[_Lines | None]
     starts: list[int]
 
-    def __call__(self, number: int) -> str:
-        archive, name = self.names[number]
-        lines = self.lines[archive]
-        return self.setting.archives[archive].at(name) if lines is None else lines[number - self.starts[archive]]
+    def __call__(self, number: int, named: tuple[int, str]) -> str:
+        archive, name = named
+        at, table = self.archives[archive].at(name), self.tables[archive]
+        if table is None:
+            return at
+        return f"{table.table}, {table.noun} {table.lines[number - self.starts[archive]]}: {at}"
 
 
 def _at(part: Part, number: int) -> str:
