@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import ValidationError
 
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts import metrics, paired, spoken
 from kdmesh.hosts.by_column import ByColumn
 from kdmesh.hosts.metrics import UNDEFINED
+from kdmesh.inference.inputs import compares
 from kdmesh.inference.trained import threads
 from kdmesh.inference.truth import truth_of, values_of
 from kdmesh.inference.writing import measured_texts
@@ -42,8 +44,12 @@ def evaluate(
     labels, where this file calls it otherwise than the one that was learned. ``cut``: as of ``Trained.tokens``.
     MeshError for a file without labels.
     """
-    asked = _asked(trained)
-    truth = truth_of(trained, inputs, label, [] if cut is None else cut)
+    asked, cut = _asked(trained), [] if cut is None else cut
+    if trained.config.over == "drop" and isinstance(inputs.x, list):
+        inputs = _whole(trained, inputs, cut)
+        truth = truth_of(trained, inputs, label, [])
+    else:
+        truth = truth_of(trained, inputs, label, cut)
     columns = {name: values_of(inputs, name) for name in by or ()}
     figures: dict[str, Any] = {}
     if len(truth.y):
@@ -78,6 +84,25 @@ def evaluate(
     for part in parts[1:]:
         figures |= part
     return figures | ({UNDEFINED: reasons} if reasons else {})
+
+
+def _whole(trained: Trained, inputs: Inputs, cut: list[int]) -> Inputs:
+    """Without texts that the agent would read the beginning of alone, as its run left them out of all streams.
+
+    To ``cut`` are added the numbers of these. MeshError where nothing is left.
+    """
+    assert isinstance(inputs.x, list)
+    gone: list[int] = []
+    for pairs in (False, True) if compares(trained) else (False,):
+        trained.tokens(inputs.x, gone, pairs)
+    cut += (left := sorted({*gone}))
+    if len(left) == len(inputs):
+        what = f"{inputs.path}: all of its texts are longer than the {trained.module.encoder.max_length} tokens"
+        instead = "shorter ones: its run left such out (`text.over`)"
+        raise MeshError(f"{what} that {trained.config.agent} reads", where=inputs.where, instead=instead)
+    every = torch.ones(len(inputs), dtype=torch.bool)
+    every[left] = False
+    return inputs.only(every.nonzero().flatten().tolist()) if left else inputs
 
 
 @dataclass

@@ -94,6 +94,17 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.places)
 
+    def only(self, at: Sequence[int]) -> Inputs:
+        """Some of these texts, by their numbers."""
+        assert isinstance(self.x, list)
+        rows, lists = self.rows, self.lists
+        if rows is not None:
+            rows = replace(rows, lines=[rows.lines[one] for one in at], cells=[rows.cells[one] for one in at])
+        some = [self.x[one] for one in at], [self.places[one] for one in at]
+        return replace(
+            self, x=some[0], places=some[1], rows=rows, lists=None if lists is None else [lists[one] for one in at]
+        )
+
 
 def read(path: Path, trained: Trained, asked: Asked | None = None, where: str = "INPUT") -> Inputs:
     """Read a file's samples as those that an agent learned from.
@@ -286,7 +297,7 @@ def _texts(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str) -
         if trained.writes:
             roles.pop("text", None)  # the answer, which is what it is to write
         roles = {role: column for role, column in roles.items() if role not in UNTOLD}
-    elif "rejected" in roles and not _compares(trained):
+    elif "rejected" in roles and not compares(trained):
         roles.pop("rejected")
     elif trained.config.writes is not None and "prompt" in roles and roles.get("text") not in rows.columns:
         roles.pop("text", None)  # prompts alone, of which what is written is measured
@@ -307,7 +318,7 @@ def _texts(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str) -
     return Inputs(path, where, samples, rows, rows.lines, rows.noun, read=read, lists=lists)
 
 
-def _compares(trained: Trained) -> bool:
+def compares(trained: Trained) -> bool:
     """Whether any metric of its run is of two answers."""
     names = [next(iter(one)) if isinstance(one, dict) else one for one in trained.config.metrics]
     return any("pairs" in registry().find("metrics", str(name), "metrics").needs for name in names)

@@ -26,19 +26,17 @@ class Truth:
     """Samples as an agent reads them, and the label of each row of its answers.
 
     ``counts``: of texts in which words or tokens are asked for, how many of these each has; ``characters``: about how
-    many each of them is; ``kept``: the samples that count, where some are left out as the run left such out.
+    many each of them is.
     """
 
     x: Tensor | Unread | Encoded
     y: Tensor
     counts: Tensor | None = None
     characters: Tensor | None = None
-    kept: Tensor | None = None
 
     def each(self, numbers: Tensor) -> Tensor:
         """What is said of each sample of the file, of each row."""
-        own = numbers if self.kept is None else numbers[self.kept]
-        return own if self.counts is None else torch.repeat_interleave(own, self.counts)
+        return numbers if self.counts is None else torch.repeat_interleave(numbers, self.counts)
 
 
 def truth_of(trained: Trained, inputs: Inputs, label: str | None, cut: list[int]) -> Truth:
@@ -54,15 +52,8 @@ def truth_of(trained: Trained, inputs: Inputs, label: str | None, cut: list[int]
     if not isinstance(inputs.x, list):
         assert y is not None  # only texts have units
         return Truth(inputs.x, y)
-    x, kept = trained.tokens(inputs.x, cut), None
-    if trained.config.over == "drop" and cut:  # as the run left them out of all streams
-        gone = torch.zeros(len(x), dtype=torch.bool)
-        gone[cut] = True
-        kept = (~gone).nonzero().flatten()
-        x = x.select(kept)
-    if y is not None:
-        return Truth(x, y if kept is None else y[kept], kept=kept)
-    return Truth(x, x.targets, x.counts, x.characters, kept)
+    x = trained.tokens(inputs.x, cut)
+    return Truth(x, x.targets, x.counts, x.characters) if y is None else Truth(x, y)
 
 
 def _labels(trained: Trained, inputs: Inputs, label: str | None) -> Tensor:

@@ -74,6 +74,11 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
         "texts": ({"task": "language_modelling"}, GPT, sums, {"text": "q"}),
         "t5": (lm | {"metrics": ["loss", "rouge_l"]}, T5, sums, {"prompt": "q", "text": "a"}),
         "short": ({**lm, "text": {"max_length": 16, "over": "drop"}}, GPT, sums, {"text": "long"}),
+        "short pairs": (
+            {**lm, "text": {"max_length": 16, "over": "drop", **WROTE},
+             "metrics": ["loss", "exact_match", "rouge_l", "pair_accuracy", "pair_margin"]},
+            GPT, sums, {"prompt": "q", "text": "a", "rejected": "long"},
+        ),
         "tags": ({"task": "token_classification", "train": {"steps": 60, "batch_size": 16}}, BERT, marked,
                  {"text": "body", "spans": "marks"}),
         "rated": ({"task": "ranking"}, BERT, marked, {"query": "ask", "candidates": "docs", "relevance": "rel"}),
@@ -107,7 +112,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return said
 
 
-@pytest.mark.parametrize("name", ["answers", "texts", "t5", "short", "tags", "rated", "told apart"])
+@pytest.mark.parametrize("name", ["answers", "texts", "t5", "short", "short pairs", "tags", "rated", "told apart"])
 def test_figures_on_the_test_file_are_those_of_the_run(agents: Any, name: str, capsys: Any) -> None:
     folder, figures, test = agents(name)
     assert measured(capsys, folder, test) == figures and len(figures) > 1
@@ -142,6 +147,14 @@ def test_texts_that_the_run_dropped_are_left_out_and_told(agents: Any, capsys: A
     folder, _, test = agents("short")
     assert main(["evaluate", str(folder), str(test)]) == 0
     assert "are longer, and left out" in capsys.readouterr().err
+    folder, _, test = agents("short pairs")
+    short = lines(test.with_name("short.jsonl"), [{**row, "long": "0"} for row in SUMS[24:]])
+    by = [measured(capsys, folder, one, "--by", "site")["bits_per_character_by_site"]["rows"] for one in (test, short)]
+    assert sum(by[0].values()) < sum(by[1].values()), "what is left out counts nowhere"
+    longer = [{**row, "a": "1" * 40} for row in SUMS]
+    assert "all of its texts are longer than the 16 tokens" in refused(
+        capsys, "evaluate", folder, lines(test.with_name("longer.jsonl"), longer)
+    )
 
 
 def test_bits_per_character_by_a_column_is_a_plain_sum(agents: Any, capsys: Any) -> None:
