@@ -12,6 +12,7 @@
 # make tabular-claims   gradient boosting as the teacher of a small perceptron, on two tables
 # make consistent-teaching DATA=folder   Fashion-MNIST (IDX): a teacher on the student's own crops and mixes, or on others
 # make peers   on-policy steps beside TRL's trainers, the store beside TextBrewer's cache, in .venv-peers
+# make accounts   privacy costs beside those of dp-accounting, in .venv-accounts; ARGS=--write keeps its answers for tests
 # make smollm DATA=folder         five ways to teach a student of a language model, hours; it goes on where it stopped
 # make augment-trec DATA=folder   fifty labelled questions, and what a language model writes more of
 # make small-trec DATA=folder     students of an encoder, pruned and of 8 bits: what their files score, weigh and take
@@ -81,6 +82,15 @@ peers:
 	  trl==1.16.0 textbrewer==0.2.1.post1 --editable .
 	.venv-peers/bin/python benchmarks/on_policy.py
 	.venv-peers/bin/python benchmarks/textbrewer_cache.py
+
+# Likewise: dp-accounting wants an older attrs than what is pinned here, and says so where it is installed whole.
+.PHONY: accounts
+accounts:
+	test -x .venv-accounts/bin/python || $(PYTHON) -m venv .venv-accounts
+	.venv-accounts/bin/python -m pip install --quiet --disable-pip-version-check \
+	  numpy==2.4.6 scipy==1.17.1 absl-py==2.5.1 attrs==26.1.0 dm-tree==0.1.10 mpmath==1.4.1 wrapt==2.5.2
+	.venv-accounts/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dp-accounting==0.6.0
+	PYTHONPATH=. .venv-accounts/bin/python tests/privacy/against_dp_accounting.py $(ARGS)
 
 claims: $(RUN_READY)
 	$(BIN)/python benchmarks/digits_claims.py
@@ -154,7 +164,7 @@ docs: $(RUN_READY)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .venv-accounts build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Stamps: what is installed is installed anew only when these files change.
 $(TORCH_READY): constraints.txt
