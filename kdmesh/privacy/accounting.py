@@ -136,8 +136,8 @@ def calibrated(epsilon: float, delta: float, count: int, sensitivity: float, by:
     ``by``: which account they are to keep to, ``rdp`` or ``exact``. No sigma does so with an epsilon or delta of 0.
     """
     if not (0 < epsilon < math.inf and 0 < delta < 1):
-        found = f"is ({epsilon:g}, {delta:g})"
-        raise MeshError(found, where="budget", instead="an epsilon above 0 and a delta between 0 and 1")
+        what = f"is ({epsilon:g}, {delta:g})"
+        raise MeshError(what, where="budget", instead="an epsilon above 0 and a delta between 0 and 1")
     if Gaussian(sensitivity, 1.0, count).count == 0:
         raise MeshError("is 0", where="count", instead="the number of answers")
     found = sensitivity * math.sqrt(count) / (_exact_mu(epsilon, delta) if by == EXACT else _rdp_mu(epsilon, delta))
