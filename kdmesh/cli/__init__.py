@@ -16,6 +16,7 @@ from kdmesh.cli import (
     export,
     find_rate,
     label,
+    ledger,
     offered,
     plan,
     plugins,
@@ -41,12 +42,12 @@ if TYPE_CHECKING:
     from kdmesh.offers import CommandOffer
 
 COMMANDS = (
-    run, resume, compare, sweep, find_rate, label, select, predict, evaluate, export, report, watch, runs, store, plan,
-    draw, check, schema, topologies, plugins,
+    run, resume, compare, sweep, find_rate, label, select, predict, evaluate, export, report, watch, runs, store,
+    ledger, plan, draw, check, schema, topologies, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep, find_rate, label))  # they do more than to print
-SHORT = tuple(one.execute for one in (runs, store, plan, draw, check, schema, topologies, plugins))
+SHORT = tuple(one.execute for one in (runs, store, ledger, plan, draw, check, schema, topologies, plugins))
 """What they make is small, and nearly all of it lives until they end: to look for garbage takes time for nothing."""
 
 

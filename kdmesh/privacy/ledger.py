@@ -149,6 +149,21 @@ class Account:
         """What was charged."""
         return [line.charge.answers for line in self.lines]
 
+    def affords(self, more: Gaussian) -> bool:
+        """Whether the budget has room for some more answers."""
+        budget = self.title.budget
+        return budget.epsilon > 0 and budget.delta > 0 and self.spent([more]) <= budget.epsilon
+
+    def room(self, sensitivity: float, sigma: float, most: int) -> int:
+        """For how many more answers of a kind the budget has room, ``most`` at most."""
+        if self.affords(Gaussian(sensitivity, sigma, most)):
+            return most
+        low, high = 0, most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.affords(Gaussian(sensitivity, sigma, middle)) else (low, middle)
+        return low
+
     def spent(self, more: Iterable[Gaussian] = ()) -> float:
         """Epsilon at the budget's delta, by Renyi divergences, with some more answers."""
         return epsilon(rdp([*self.answers(), *more]), self.title.budget.delta)
@@ -258,6 +273,7 @@ def _charge(said: Mapping[str, Any], title: Title) -> Charge:
     queries, settings = charge.queries, charge.settings
     fine = isinstance(queries, dict) and all(isinstance(one, str) for one in queries.values())
     fine = fine and isinstance(settings, dict) and all(map(_number, settings.values()))
+    fine = fine and all(isinstance(one, str) for one in (charge.mechanism, charge.noise_by, charge.mesh, said["time"]))
     if not fine or charge.answers.count != said["count"] or not said["count"]:
         raise MeshError("has other queries than it counts", instead=_BACK)
     if (said["unit"], said["adjacency"], said["delta"]) != (title.unit, title.adjacency, title.budget.delta):
@@ -375,19 +391,12 @@ class Ledger:
         return Receipt(number, tuple(new), again, self.account.head)
 
     def _refuse_unaffordable(self, charge: Charge, costs: Gaussian) -> None:
-        budget = self.account.title.budget
-        after = self.account.spent([costs])
-        if budget.epsilon > 0 and budget.delta > 0 and after <= budget.epsilon:
+        if self.account.affords(costs):
             return
-        spent, fit = self.account.spent(), 0
-        if budget.epsilon > 0 and budget.delta > 0:
-            high = costs.count
-            while high - fit > 1:
-                middle = (fit + high) // 2
-                within = self.account.spent([Gaussian(costs.sensitivity, costs.sigma, middle)]) <= budget.epsilon
-                fit, high = (middle, high) if within else (fit, middle)
+        budget, after = self.account.title.budget, self.account.spent([costs])
+        fit = self.account.room(costs.sensitivity, costs.sigma, costs.count)
         answers = f"{costs.count:,} {'answer' if costs.count == 1 else 'answers'} of {charge.mechanism}"
-        found = f"epsilon {spent:.4g} of {budget.epsilon:g} is spent (delta {budget.delta:g})"
+        found = f"epsilon {self.account.spent():.4g} of {budget.epsilon:g} is spent (delta {budget.delta:g})"
         instead = f"at most {fit:,} of these" if fit else "nothing more of these: it is spent"
         raise MeshError(
             f"{found}, and {answers} would make it {after:.4g}",

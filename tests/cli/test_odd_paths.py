@@ -20,6 +20,8 @@ COMMANDS = {
     "run": ["run"],
     "resume": ["resume"],
     "watch": ["watch"],
+    "ledger show": ["ledger", "show"],
+    "ledger verify": ["ledger", "verify"],
     "run --out": ["run", "single-teacher", "--set", "train.steps=1", "--backend", "inline", "--out"],
     "plugins --plugins-dir": ["plugins", "--plugins-dir"],
     "plan --plugins-dir": ["plan", "single-teacher", "--plugins-dir"],

@@ -1,0 +1,97 @@
+"""What a ledger says in all, as plain data: for the terminal, a report or a card."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from kdmesh.privacy.accounting import Gaussian, epsilons
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kdmesh.privacy.ledger import Account, Charge
+
+MOST = 10**9  # further answers that are counted
+
+
+class Spent(TypedDict):
+    """What the answers of one mechanism cost, alone.
+
+    Attributes:
+        settings: what else its answers depend on, as ``threshold=200``.
+        answers: how many were charged.
+        more: how many further ones the budget has room for, at most 10^9.
+        rdp: epsilon at the budget's delta by Renyi divergences.
+        exact: the smallest epsilon there is for Gaussian noise.
+    """
+
+    mechanism: str
+    settings: str
+    noise_by: str
+    sensitivity: float
+    sigma: float
+    answers: int
+    more: int
+    rdp: float
+    exact: float
+
+
+class Summary(TypedDict):
+    """A ledger in all. ``left``: of the budget's epsilon, by Renyi divergences, to which it is held."""
+
+    party: str
+    key: str
+    unit: str
+    adjacency: str
+    epsilon: float
+    delta: float
+    mechanisms: list[Spent]
+    charges: int
+    answers: int
+    rdp: float
+    exact: float
+    left: float
+    head: str
+
+
+def summary(account: Account) -> Summary:
+    """Add up what a ledger says."""
+    title, whole = account.title, account.answers()
+    groups: dict[tuple[str, str, str, float, float], list[Charge]] = {}
+    for line in account.lines:
+        one = line.charge
+        settings = ", ".join(f"{name}={value:g}" for name, value in one.settings.items())
+        groups.setdefault((one.mechanism, settings, one.noise_by, one.sensitivity, one.sigma), []).append(one)
+    total = epsilons(whole, title.budget.delta)
+    return Summary(
+        party=title.party,
+        key=title.key,
+        unit=title.unit,
+        adjacency=title.adjacency,
+        epsilon=title.budget.epsilon,
+        delta=title.budget.delta,
+        mechanisms=[_spent(account, name, charges) for name, charges in groups.items()],
+        charges=len(account.lines),
+        answers=sum(one.count for one in whole),
+        rdp=total["rdp"],
+        exact=total["exact"],
+        left=max(0.0, title.budget.epsilon - total["rdp"]),
+        head=account.head,
+    )
+
+
+def _spent(account: Account, name: tuple[str, str, str, float, float], charges: Sequence[Charge]) -> Spent:
+    mechanism, settings, noise_by, sensitivity, sigma = name
+    answers = Gaussian(sensitivity, sigma, sum(one.answers.count for one in charges))
+    alone = epsilons([answers], account.title.budget.delta)
+    return Spent(
+        mechanism=mechanism,
+        settings=settings,
+        noise_by=noise_by,
+        sensitivity=sensitivity,
+        sigma=sigma,
+        answers=answers.count,
+        more=account.room(sensitivity, sigma, MOST),
+        rdp=alone["rdp"],
+        exact=alone["exact"],
+    )
