@@ -22,6 +22,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -129,7 +130,8 @@ class Account:
 
     Attributes:
         digests: the hash of each line, from the title's on.
-        torn: how many bytes at its end are no whole line: of a charge that was never answered.
+        counts: how many answers were charged, by sensitivity and sigma, which alone decide what they cost.
+        torn: how many bytes at its end are no whole line: of a charge that was not answered.
         size: how many there are before these.
     """
 
@@ -137,6 +139,7 @@ class Account:
     title: Title
     digests: list[str]
     lines: list[Line] = field(default_factory=list)
+    counts: Counter[tuple[float, float]] = field(default_factory=Counter)
     torn: int = 0
     size: int = 0
 
@@ -145,9 +148,15 @@ class Account:
         """The hash of the last line: to be remembered by whoever got an answer."""
         return self.digests[-1]
 
+    def add(self, line: Line) -> None:
+        """Count one more charge."""
+        self.lines.append(line)
+        self.digests.append(line.digest)
+        self.counts[line.charge.sensitivity, line.charge.sigma] += len(line.charge.queries)
+
     def answers(self) -> list[Gaussian]:
         """What was charged."""
-        return [line.charge.answers for line in self.lines]
+        return [Gaussian(sensitivity, sigma, count) for (sensitivity, sigma), count in self.counts.items()]
 
     def affords(self, more: Gaussian) -> bool:
         """Whether the budget has room for some more answers."""
@@ -197,19 +206,20 @@ def read(path: Path, expect_head: str = "") -> Account:
             what = "is gone, but its head is there: without it nobody knows what was spent"
         raise MeshError(what, file=str(path) or "''", instead="the ledger of a party")
     try:
+        before = _head(path)  # it is written after a line: while another process writes, the content is between these
         with files.opened(path) as file:
             content = file.read()
+        after = _head(path)
     except OSError as error:
         what = f"cannot be read: {files.reason(error)}"
         raise MeshError(what, file=str(path), instead="give the right to it") from error
-    account = _chained(path, content)
-    _refuse_rolled_back(account, expect_head)
+    account = _chained(path, content, -1 if before is None else before[0])
+    _refuse_rolled_back(account, before, after, expect_head)
     return account
 
 
-def _chained(path: Path, content: bytes) -> Account:
-    """The account that lines make. Only what the head does not know may be cut off at the end."""
-    known = _head(path)
+def _chained(path: Path, content: bytes, known: int) -> Account:
+    """The account that lines make. Only after line ``known``, the last that the head knows, may its end be cut off."""
     *whole, rest = content.split(b"\n")
     if not whole:
         raise MeshError("has no whole line", file=str(path), instead="the ledger of a party, or none: it is begun anew")
@@ -218,7 +228,7 @@ def _chained(path: Path, content: bytes) -> Account:
         try:
             account = _add(account, path, number, text)
         except MeshError as error:
-            if account is not None and known is not None and number > known[0] and number == len(whole) - 1:
+            if account is not None and 0 <= known < number == len(whole) - 1:
                 rest = b"\n".join([text, rest])  # a page of the last line that never reached the disk
                 break
             error.file, error.where = str(path), f"line {number + 1}"
@@ -246,8 +256,7 @@ def _add(account: Account | None, path: Path, number: int, text: bytes) -> Accou
     if account is None:
         return Account(path, _title(said), [digest])
     charge = _charge(said, account.title)
-    account.lines.append(Line(number, digest, str(said["time"]), charge))
-    account.digests.append(digest)
+    account.add(Line(number, digest, said["time"], charge))
     return account
 
 
@@ -281,21 +290,24 @@ def _charge(said: Mapping[str, Any], title: Title) -> Charge:
     return charge
 
 
-def _refuse_rolled_back(account: Account, expect_head: str) -> None:
-    path, known, last = account.path, _head(account.path), len(account.digests) - 1
-    if known is None:
+def _refuse_rolled_back(
+    account: Account, before: tuple[int, str] | None, after: tuple[int, str] | None, expect_head: str
+) -> None:
+    """MeshError where lines that a head knew are gone, or a head of lines that are there; heads before and after."""
+    path, last = account.path, len(account.digests) - 1
+    if after is None:
         if last:
             found = f"is gone, but there {'is a charge' if last == 1 else f'are {last} charges'}"
             raise MeshError(found, file=f"{path}{HEAD}", instead=_BACK)
-    elif known[0] > last:
-        found = f"ends here, but line {known[0] + 1} was there: it was rolled back"
-        raise MeshError(found, file=str(path), where=f"line {last + 1}", instead=_BACK)
-    elif account.digests[known[0]] != known[1]:
-        found = "is not the line that was written here: it was changed"
-        raise MeshError(found, file=str(path), where=f"line {known[0] + 1}", instead=_BACK)
-    elif last > known[0] + 1:
-        found = f"is of line {known[0] + 1}, but there are {last + 1}: it was rolled back"
+    elif last > after[0] + 1:
+        found = f"is of line {after[0] + 1}, but there are {last + 1}: it was rolled back"
         raise MeshError(found, file=f"{path}{HEAD}", instead=_BACK)
+    if before is not None and before[0] > last:
+        found = f"ends here, but line {before[0] + 1} was there: it was rolled back"
+        raise MeshError(found, file=str(path), where=f"line {last + 1}", instead=_BACK)
+    if before is not None and account.digests[before[0]] != before[1]:
+        found = "is not the line that was written here: it was changed"
+        raise MeshError(found, file=str(path), where=f"line {before[0] + 1}", instead=_BACK)
     if expect_head and expect_head not in account.digests:
         found = f"no line up to here has the head {expect_head}: it was rolled back, or is another ledger"
         raise MeshError(found, file=str(path), where=f"line {last + 1}", instead=_BACK)
@@ -325,6 +337,7 @@ class Ledger:
     def __init__(self, path: Path, title: Title, expect_head: str = "") -> None:
         files.refuse_path(path, "ledger")
         self._lock = _locked(path)
+        self._process = os.getpid()
         self._file: int | None = None
         try:
             self.account = self._opened(path, title, expect_head)
@@ -361,6 +374,10 @@ class Ledger:
         """
         if self._file is None:
             raise MeshError("is closed", file=str(self.account.path), instead="open it anew")
+        if self._process != os.getpid():
+            raise MeshError(
+                "was opened by another process", file=str(self.account.path), instead="open it in one alone"
+            )
         purpose, queries = charge.purpose, charge.queries
         for one, tag in queries.items():
             if self._paid.get((purpose, one), tag) != tag:
@@ -380,8 +397,7 @@ class Ledger:
         line = Line(number, hashlib.sha256(text).hexdigest(), told, Charge(**{**asdict(charge), "queries": new}))
         try:
             self._append(text, self.account.size)
-            self.account.digests.append(line.digest)
-            self.account.lines.append(line)
+            self.account.add(line)
             self.account.size += len(text) + 1
             _write_head(self.account)
         except BaseException:  # what is on the disk is not known until it is read

@@ -68,6 +68,7 @@ class Desk:
         """Answer queries, each with its row of values ``[N, K]``. MeshError where that may not be, before it is.
 
         A query that was answered is answered again, with the same noise and at no cost; of other values it is refused.
+        Where the budget suffices for the first part of a mechanism alone, that is charged, and nothing is answered.
         """
         title = self.ledger.account.title
         if (mechanism.unit, mechanism.adjacency) != (title.unit, title.adjacency):

@@ -21,7 +21,9 @@ from kdmesh.privacy.releasing import Desk
 @pytest.fixture
 def path(tmp_path):
     """A ledger of votes and probabilities."""
-    secret = keys.create(tmp_path / "key")
+    (tmp_path / "key").write_bytes(bytes(range(32)))  # not of chance, so that neither is the noise
+    (tmp_path / "key").chmod(0o600)
+    secret = keys.load(tmp_path / "key")
     title = Title("hospital_a", secret.identity, "sample", "replace", Budget(8.0, 1e-5))
     votes = np.random.default_rng(0).multinomial(250, [0.91] + [0.01] * 9, size=60)
     with Ledger(tmp_path / "ledger.jsonl", title) as ledger:

@@ -8,10 +8,16 @@ import pickle
 import shutil
 import subprocess
 import sys
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from kdmesh import files
 from kdmesh.errors import MeshError
 from kdmesh.privacy import keys
 from kdmesh.privacy.accounting import Gaussian, epsilon, rdp
@@ -188,6 +194,85 @@ def test_one_process_at_a_time_writes(path):
             ledger.charge(charge("r"))
 
 
+def test_who_reads_while_another_process_writes_sees_no_roll_back(filled, monkeypatch):
+    path, _ = filled
+    opened, names = files.opened, iter(range(100))
+    with Ledger(path, TITLE) as ledger:
+
+        def written_meanwhile(where, *rest):
+            if where == path:
+                for _ in range(3):
+                    ledger.charge(charge(f"before {next(names)}"))
+            file = opened(where, *rest)
+            if where == path:
+                content = file.read()
+                for _ in range(3):
+                    ledger.charge(charge(f"after {next(names)}"))
+                file = BytesIO(content)
+            return file
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "opened", written_meanwhile)
+            assert len(read(path).lines) == 4 + 3
+        assert len(read(path).lines) == 4 + 6
+
+
+def test_a_fork_of_the_process_may_not_write_it(path):
+    with Ledger(path, TITLE) as ledger:
+        ledger._process += 1
+        with pytest.raises(MeshError, match="was opened by another process"):
+            ledger.charge(charge("q"))
+
+
+OPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("charge"), st.lists(st.sampled_from("abcdefgh"), min_size=1, unique=True),
+                  st.sampled_from([20.0, 40.0, 90.0])),
+        st.tuples(st.just("other content"), st.sampled_from("abcdefgh"), st.sampled_from([20.0, 40.0, 90.0])),
+        st.tuples(st.just("open anew")),
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@settings(max_examples=25)
+@given(OPS, st.sampled_from([0.0, 0.3, 0.8, 8.0]), st.randoms())
+def test_whatever_is_asked_the_account_is_that_of_the_distinct_answers(ops, budget, chance):
+    """Beside a model: a set of what was answered, whose cost, in any order, is what the ledger says, and never more."""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        path, title = Path(folder, "ledger"), Title("a", "k", "sample", "replace", Budget(budget, 1e-5))
+        ledger, paid = Ledger(path, title), set()
+        for what, *rest in ops:
+            if what == "open anew":
+                ledger.close()
+                ledger = Ledger(path, title, ledger.account.head)
+            elif what == "charge":
+                names, sigma = rest
+                after = paid | {(name, sigma) for name in names}
+                fits = after == paid or (budget > 0 and cost(after) <= budget)
+                try:
+                    ledger.charge(charge(*names, sigma=sigma))
+                    assert fits
+                    paid = after
+                except MeshError as error:
+                    assert not fits and error.where == "budget"
+            elif (rest[0], rest[1]) in paid:
+                with pytest.raises(MeshError, match="of other values"):
+                    ledger.charge(charge(rest[0], sigma=rest[1], tag="another"))
+        ledger.close()
+        mixed = sorted(paid)
+        chance.shuffle(mixed)
+        assert read(path).spent() == cost(mixed) <= budget
+        assert sorted(paid) == sorted(
+            (one, line.charge.sigma) for line in read(path).lines for one in line.charge.queries
+        )
+
+
+def cost(paid):
+    return epsilon(rdp([Gaussian(2**0.5, sigma) for _, sigma in paid]), 1e-5)
+
+
 def test_a_ledger_counts_for_one_party_secret_unit_and_budget(filled):
     for name, other in (
         ("party", Title("b", "a key", "sample", "replace", TITLE.budget)),
@@ -236,7 +321,10 @@ def test_a_disk_that_fails_closes_the_ledger_until_it_is_read_anew(path, monkeyp
 
 @pytest.fixture
 def secret(tmp_path):
-    return keys.create(tmp_path / "key")
+    (tmp_path / "key").write_bytes(bytes(range(32)))  # not of chance, so that neither is the noise
+    (tmp_path / "key").chmod(0o600)
+    secret = keys.load(tmp_path / "key")
+    return secret
 
 
 def test_answers_are_charged_before_they_are_made_and_replayed_for_nothing(path, secret, monkeypatch):
