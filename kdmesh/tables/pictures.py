@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kdmesh.tables.decoding import Named
 
-AHEAD = 16  # batches that are asked for and not read yet: more are forgotten, the oldest first
+AHEAD = 4  # batches that a selection was asked for and has not read yet: more are forgotten, the oldest first
 BY = 255.0  # by what pixels are divided
 NOBODY = (0, "")  # the name of an image that is private to others
 
@@ -43,12 +43,13 @@ class Pictures(Unread):
         super().__init__([len(names), *setting.shape])
         self._setting, self._names, self._at, self._where, self._more = setting, names, at, where, more
         self._workers = _Workers(setting, workers) if workers else None
+        self._asked: dict[tuple[int, ...], list[Future[np.ndarray[Any, Any] | Refused]]] = {}  # by rows
 
     def read(self, rows: Tensor) -> Tensor:
         """Decode images: those that were asked for before are waited for."""
         numbers = rows.tolist()
         names = [self._names[number] for number in numbers]
-        parts = [decoded(self._setting, names)] if self._workers is None else self._workers.take(numbers, names)
+        parts = [decoded(self._setting, names)] if self._workers is None else self._taken(numbers, names)
         done = 0
         for part in parts:
             if isinstance(part, Refused):
@@ -74,34 +75,44 @@ class Pictures(Unread):
 
     def ask(self, rows: Tensor) -> None:
         """Have images decoded by the processes, if there are any."""
-        if self._workers is not None:
-            self._workers.ask(numbers := rows.tolist(), [self._names[number] for number in numbers])
+        if self._workers is not None and (key := tuple(rows.tolist())) not in self._asked:
+            while len(self._asked) >= AHEAD:
+                for one in self._asked.pop(next(iter(self._asked))):
+                    one.cancel()
+            self._asked[key] = self._workers.ask([self._names[number] for number in key])
+
+    def _taken(self, numbers: list[int], names: list[Named]) -> list[np.ndarray[Any, Any] | Refused]:
+        """What the processes say of images, whether they were asked before or not."""
+        assert self._workers is not None
+        found = self._asked.pop(tuple(numbers), None)
+        return [one.result() for one in (self._workers.ask(names) if found is None else found)]
+
+    def _twin(self) -> Unread:
+        """See there; what one selection was asked for is nothing to another, however many there are."""
+        made = super()._twin()
+        assert isinstance(made, Pictures)
+        made._asked = {}
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In another process nothing was asked for."""
+        return {**vars(self), "_asked": {}}
 
 
 class _Workers:
-    """The processes of one set of images in this process, and what they were asked for."""
+    """The processes of one set of images in this process, started when first asked."""
 
     def __init__(self, setting: Setting, count: int) -> None:
         self._setting, self._count = setting, count
         self._decoders: Decoders | None = None
-        self._asked: dict[tuple[int, ...], list[Future[np.ndarray[Any, Any] | Refused]]] = {}
 
-    def ask(self, rows: list[int], names: list[Named]) -> None:
-        key = tuple(rows)
-        if key in self._asked:
-            return
+    def ask(self, names: Sequence[Named]) -> list[Future[np.ndarray[Any, Any] | Refused]]:
+        """Have images decoded."""
         if self._decoders is None:
             self._decoders = Decoders(self._setting, self._count)
             weakref.finalize(self, self._decoders.close)
-        while len(self._asked) >= AHEAD:
-            for one in self._asked.pop(next(iter(self._asked))):
-                one.cancel()
-        self._asked[key] = self._decoders.ask(names)
-
-    def take(self, rows: list[int], names: list[Named]) -> list[np.ndarray[Any, Any] | Refused]:
-        self.ask(rows, names)
-        return [one.result() for one in self._asked.pop(tuple(rows))]
+        return self._decoders.ask(names)
 
     def __getstate__(self) -> dict[str, Any]:
         """In another process there are others."""
-        return {"_setting": self._setting, "_count": self._count, "_decoders": None, "_asked": {}}
+        return {"_setting": self._setting, "_count": self._count, "_decoders": None}

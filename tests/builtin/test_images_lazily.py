@@ -24,6 +24,7 @@ from kdmesh.streams.private import own_part
 from kdmesh.streams.remarks import leaks, remarks
 from kdmesh.streams.stream import Stream
 from kdmesh.streams.unread import Unread, joined
+from kdmesh.tables.decoding import Decoders
 
 OFFER = next(offer for offer in DATASETS if offer.name == "images")
 ON_THE_POOL = {"stream": "transfer", "labels_stream": "train"}
@@ -123,7 +124,7 @@ def test_an_image_that_cannot_be_read_is_named_when_it_is(photos, tmp_path):
         assert len(table) == 79 and torch.isfinite(table.x[:]).all() and "1 of the 28" in table.notes[0]
 
 
-def test_samples_of_others_are_never_read(photos, tmp_path):
+def test_samples_of_others_are_never_read(photos, tmp_path, monkeypatch):
     shutil.copytree(photos / "photos", tmp_path / "photos")
     table = OFFER.make({"path": str(tmp_path / "photos"), "lazy": True, "workers": 1})
     rows = torch.arange(len(table))
@@ -136,6 +137,10 @@ def test_samples_of_others_are_never_read(photos, tmp_path):
     assert own.x.select(rows[10:30])[:].isnan().flatten(1).all(1).tolist() == [False] * 10 + [True] * 10
     sent, paths = pickle.dumps(own), table.columns["path"]
     assert [row for row in rows.tolist() if paths[row].encode() in sent] == one.tolist(), "names are private, too"
+    asked, inner = [], Decoders.ask
+    monkeypatch.setattr(Decoders, "ask", lambda self, names: asked.extend(names) or inner(self, names))
+    assert own.x[:10].isfinite().all() and own.x[10:20].isfinite().all()  # after which others' are not asked for
+    assert {name for _, name in asked} == {paths[row] for row in one.tolist()}
 
 
 def test_what_is_said_of_data_in_memory_is_said_of_these(photos):
@@ -220,6 +225,19 @@ def test_what_is_wrong_with_raw_images_is_named(photos, agent, tmp_path, capsys)
         assert main([command, str(folder), str(path)]) == 2
         message = capsys.readouterr().err
         assert what in message and "bad: drop" not in message and "Traceback" not in message, message
+
+
+def test_each_image_is_decoded_once_however_many_agents_have_shards(photos, monkeypatch):
+    table = OFFER.make(settings(photos, lazy=True, workers=1))
+    asked, inner = [], Decoders.ask
+    monkeypatch.setattr(Decoders, "ask", lambda self, names: asked.extend(names) or inner(self, names))
+    shards = [table.x.select(torch.arange(72)[number::12]) for number in range(12)]
+    for step in range(3):
+        for shard in shards:
+            for later in range(step, 3):
+                shard.soon(torch.arange(2 * later, 2 * later + 2))
+            shard[torch.arange(2 * step, 2 * step + 2)]
+    assert len(asked) == len({*asked}) == 72
 
 
 def test_processes_end_with_whoever_asked_them(photos):
