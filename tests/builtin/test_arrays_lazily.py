@@ -7,6 +7,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 import kdmesh
 from kdmesh.builtin.datasets.offers import DATASETS
 from kdmesh.errors import MeshError
+from kdmesh.streams import contents
 from kdmesh.streams.private import own_part
 from kdmesh.streams.remarks import leaks, remarks
 from kdmesh.streams.stream import Stream
@@ -105,8 +107,8 @@ def test_samples_of_others_are_not_read(forms):
     assert torch.isfinite(own.x[one]).all() and own.x[two].isnan().all()
 
 
-def test_a_run_has_the_same_bits(forms):
-    found = []
+def test_a_run_has_the_same_bits_and_the_store_finds_its_samples_again(forms, tmp_path):
+    found, said = [], []
     for lazy in (False, True):
         mesh = kdmesh.Mesh(
             name="m",
@@ -118,9 +120,10 @@ def test_a_run_has_the_same_bits(forms):
             connect=[{"ensemble": {"teachers": ["t"], "student": "s"}}],
             train={"epochs": 3, "batch_size": 8},
         )
-        result = mesh.run(backend="inline", store="off")
+        result = mesh.run(backend="inline", store=tmp_path)
         found.append({name: (one.weights_sha256, one.metrics) for name, one in result.agents.items()})
-    assert found[0] == found[1]
+        said.append(result.summary["store"]["agents"]["t"]["found"])
+    assert found[0] == found[1] and said[0] == 0 and said[1] > 0
 
 
 def test_samples_of_a_stream_alone_are_read(forms, monkeypatch):
@@ -147,9 +150,14 @@ def test_lists_to_rank_are_mapped_too(tmp_path):
     x = DRAWN.normal(size=(24, 4, 3)).astype("f4")
     y = (DRAWN.random((24, 3)) > 0.5).astype("f4")
     y[:, 0] = 1
+    settings = {"path": folder(tmp_path / "lists", x=x, y=y)}
+    keys = [
+        replace(OFFERS["arrays"].make({**settings, "lazy": lazy}), lists=True).keys.tolist() for lazy in (False, True)
+    ]
+    assert keys[0] == keys[1] == contents.keys(torch.from_numpy(x[:, 0])).tolist(), "a list is known by its query"
     found = []
     for lazy in (False, True):
-        data = {"dataset": {"arrays": {"path": folder(tmp_path / "lists", x=x, y=y), "lazy": lazy}}}
+        data = {"dataset": {"arrays": {**settings, "lazy": lazy}}}
         mesh = kdmesh.Mesh(
             name="m", task="ranking", data=data, agents={"s": {"model": {"mlp": {"hidden": [4]}}}},
             train={"epochs": 2, "batch_size": 4},

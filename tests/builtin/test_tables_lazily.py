@@ -18,6 +18,7 @@ from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams.in_file import InFile
 from kdmesh.streams.unread import Unread
+from kdmesh.tables.unread_rows import AT_ONCE
 
 OFFERS = {offer.name: offer for offer in DATASETS}
 ROWS = [
@@ -63,10 +64,25 @@ def test_what_is_in_a_file_is_what_is_in_memory(tmp_path, monkeypatch, kind):
         assert torch.equal(lazy.x[at], memory.x[at]) and torch.equal(lazy.x.select(at)[1:3], memory.x[[5, 5]])
 
 
+def test_labels_of_arrow_are_cells_as_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{"a": row % 5, "odd": "", "label": None if row % 7 == 6 else bool(row % 2)} for row in range(30)]
+    settings = {"path": write(tmp_path, "parquet", rows)}
+    memory, lazy = (OFFERS["parquet"].make({**settings, "lazy": one}) for one in (False, True))
+    assert lazy.labels == memory.labels == ["false", "true"] and torch.equal(lazy.y, memory.y)
+    assert (lazy.y < 0).sum() == 4 and lazy.notes == memory.notes
+
+
 def test_columns_that_count_and_cells_that_are_no_numbers_are_told(tmp_path):
     rows = [{"n": row + 5, "a": row % 5, "label": row % 2} for row in range(2500)]
     found = [OFFERS["csv"].make({"path": write(tmp_path, "csv", rows), "lazy": one}).notes for one in (False, True)]
     assert found[0] == found[1] == ["column 'n' numbers the rows, and is a feature"]
+    rows = [{**row, "n": row["n"] + 9 * (at >= AT_ONCE)} for at, row in enumerate(rows)]
+    for lazy in (False, True):
+        assert OFFERS["csv"].make({"path": write(tmp_path, "csv", rows, "c"), "lazy": lazy}).notes == [], (
+            "it skips some"
+        )
+    rows = [{"n": row % 5, "a": row % 5, "label": row % 2} for row in range(2500)]
     rows[1700]["a"], rows[2100]["a"] = "", "x"
     said = []
     for lazy in (False, True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import pickle
 import subprocess
@@ -166,6 +167,9 @@ def test_by_default_what_is_large_is_read_later(tmp_path, monkeypatch):
     assert not OFFER.make(settings).x.unread
     monkeypatch.setattr("kdmesh.streams.host_memory.memory", lambda: 30_000)
     assert OFFER.make(settings).x.unread
+    monkeypatch.setattr("kdmesh.streams.host_memory.memory", lambda: 1000)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(Path(settings["path"]).read_bytes()))
+    assert not OFFER.make({**settings, "path": str(tmp_path / "b.jsonl.gz")}).x.unread, "what is packed is read whole"
 
 
 def test_samples_of_others_are_never_read(tmp_path):
@@ -212,6 +216,20 @@ def test_a_column_is_read_ahead_where_it_is_gone_through(tmp_path):
     assert sum(asked) <= 600, "each by itself, but for rows that happen to follow"
     asked.clear()
     assert [column[row] for row in range(300)] == [f"s{i}" for i in range(300)] and len(asked) == 2
+
+
+def test_samples_are_changed_when_they_are_read(tmp_path):
+    """As for who only writes: to that one all samples are answers."""
+    memory, lazy = both({"path": write(tmp_path, ".jsonl", ROWS), "label": "label"})
+    blank = torch.arange(40) > 30
+    found = [
+        texts.blanked(blank)
+        .changed(lambda one: one if one == HIDDEN else replace(one, prompt=one.text))
+        .changed(lambda one: one if one == HIDDEN else replace(one, text=f"{one.prompt}!"))
+        for texts in (memory.x, lazy.x)
+    ]
+    assert list(found[0]) == list(found[1]) and found[1][3].text == f"{ROWS[3]['text']}!" and found[1][35] == HIDDEN
+    assert list(found[1][torch.tensor([5, 2])]) == [found[0][5], found[0][2]] and lazy.x[3] == memory.x[3]
 
 
 def rows_of_tokens(listed):
@@ -283,8 +301,9 @@ def test_a_run_has_the_same_bits(tmp_path, monkeypatch, name):
     for lazy in (False, True):
         given = {**MESHES[name], "train": {"epochs": 2, "batch_size": 8}}
         data = {"dataset": {"text": {"path": path, **given["data"], "lazy": lazy}}, "validation": 8, "test": 8}
-        result = kdmesh.Mesh(name="m", **{**given, "data": data}).run(backend="inline", store="off")
+        result = kdmesh.Mesh(name="m", **{**given, "data": data}).run(backend="inline", store=tmp_path / "store")
         found.append({one: (made.weights_sha256, made.metrics) for one, made in result.agents.items()})
+        assert bool(result.summary["store"]["agents"]["t"]["found"]) is lazy, "the store knows its samples again"
         assert bool(told) is (name == "told") and all(one.mapped is lazy for one in told)
         told.clear()
     assert found[0] == found[1]
