@@ -34,7 +34,7 @@ def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[s
         seeds = [one.name for one in (root / SEEDS).glob("*") if (one / AGENTS).is_dir()]
         instead = f"one of its seeds: {root / SEEDS / min(seeds)}" if seeds else f"finish it: kdmesh resume {root}"
         raise MeshError(f"{root} has no agents that have finished", where=where, instead=instead)
-    agents, anew, ends = dict(spec.agents), [], _summarised(root)
+    agents, anew, ends, there = dict(spec.agents), list[str](), _summarised(root), list[str]()
     for name, agent in spec.agents.items():
         if agent.weights_of is not None or agent.weights is not None:
             continue
@@ -47,16 +47,18 @@ def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[s
             kept = {field: value for field, value in agent.model.config.items() if field in USED}
             model = agent.model.model_copy(update={"config": {**kept, "path": str(home)}})
             agents[name] = agent.model_copy(update={"model": model, **start})
+            there.append(name)
             continue
         file = home / WEIGHTS if name in ended else None
         if file is None or not file.is_file():
             anew.append(f"{name} begins as the file says: {root} has no weights of it")
             continue
         agents[name] = agent.model_copy(update={"weights": str(file), **start})
-    for name, agent in spec.agents.items():
-        if agents[name] != agent and agent.prune and (before := _taken(ends.get(name))):
+        there.append(name)
+    for name in there:
+        if agents[name].prune and (before := _taken(ends.get(name))):
             anew.append(f"{name} was pruned in {root}, {before}, and `prune` takes something out of it again")
-    if agents == spec.agents:
+    if not there:
         instead = nearest(next(iter(spec.agents)), ended, "agents of that run")
         raise MeshError(f"no agent of this mesh has weights in {root}", where=where, instead=instead)
     return spec.model_copy(update={"agents": agents}), anew

@@ -43,6 +43,8 @@ def test_a_smaller_transformer_loads_anywhere_and_answers_as_was_measured(tmp_pa
     with torch.no_grad():
         assert torch.allclose(from_run(asked), loaded.eval()(**tokens).logits, atol=1e-5)
     again = begun_from(parse(fields), folder.parents[1], "--from")
+    begun = begun_from(parse(fields), begun_.parents[1], "--from")
+    assert begun[0].agents == parse(fields).agents, "what names that folder itself begins with it all the same"
     fields["agents"]["s"]["model"] = {"hf": {"path": str(folder)}}
     assert begun_from(parse(fields), begun_.parents[1], "--from")[1] == [], "that run has pruned nothing"
     assert len(again[1]) == 1, "what would be pruned twice is said"
