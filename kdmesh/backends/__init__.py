@@ -24,13 +24,17 @@ class Session:
     So several seeds share one Ray, and a mesh with a mistake starts none. ``name`` is None until it is settled which.
     """
 
-    def __init__(self, name: str | None, address: str | None = None, progress_timeout: float = 600.0) -> None:
-        self.name, self.address, self.progress_timeout = (
-            None if name is None else named(name),
-            address,
-            progress_timeout,
-        )
-        self._backend: Backend | None = None
+    def __init__(
+        self,
+        name: str | None,
+        address: str | None = None,
+        progress_timeout: float = 600.0,
+        made: Backend | None = None,
+    ) -> None:
+        """``made``: a backend that is there already."""
+        self.name: str | None = made.name if made is not None else None if name is None else named(name)
+        self.address, self.progress_timeout = address, progress_timeout
+        self._backend = made
 
     @property
     def backend(self) -> Backend:

@@ -18,6 +18,7 @@ from kdmesh.cli import (
     label,
     ledger,
     offered,
+    party,
     plan,
     plugins,
     predict,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from kdmesh.offers import CommandOffer
 
 COMMANDS = (
-    run, resume, compare, sweep, find_rate, label, select, predict, evaluate, export, report, watch, runs, store,
+    run, resume, compare, sweep, find_rate, label, select, predict, evaluate, export, report, watch, runs, store, party,
     ledger, plan, draw, check, schema, topologies, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""

@@ -19,6 +19,7 @@ from kdmesh.cli.common import (
     use_plugins_dir,
     working_folder,
 )
+from kdmesh.cli.coordinating import add_joining, coordinate, refuse_joining
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at
 
@@ -54,6 +55,7 @@ def add(commands: Any) -> None:
         default=[],
         help="train a finished run on to so many epochs, in a new folder: 40, or one agent's, student=40 (repeatable)",
     )
+    add_joining(command)
     add_store(command)
     add_plugins_dir(command)
     add_no_code(command)
@@ -133,4 +135,7 @@ def execute(args: argparse.Namespace) -> int:
 
         request = raised(request, asked_epochs(args.epochs))
         print(f"trains on in {request.resume}; {folder} stays as it is", file=sys.stderr)
+    if begun["backend"] == "parties":
+        return coordinate(request, args)
+    refuse_joining(args, "leave it out: this run was begun without remote parties")
     return launch(request, args.quiet, args.measure)

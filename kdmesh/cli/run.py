@@ -20,6 +20,7 @@ from kdmesh.cli.common import (
     read,
     understood,
 )
+from kdmesh.cli.coordinating import add_joining, coordinate, refuse_joining
 from kdmesh.contracts.run_files import MOST_SEEDS
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at
@@ -60,6 +61,13 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="begin with the weights that agents of the same names had at the end of this run, runs/<name>/<time>",
     )
+    command.add_argument(
+        "--parties",
+        choices=("simulated", "remote"),
+        default="simulated",
+        help="of a mesh with parties: all in this run (the default), or each a process that joins: see `kdmesh party`",
+    )
+    add_joining(command)
     add_strict_signals(command)
     add_store(command)
     command.add_argument(
@@ -116,6 +124,9 @@ def execute(args: argparse.Namespace) -> int:
         profiled=args.profile_plugins,
         store=args.store,
     )
+    if args.parties == "remote":
+        return coordinate(request, args)
+    refuse_joining(args, "--parties remote, or leave it out")
     return launch(request, args.quiet, args.measure)
 
 

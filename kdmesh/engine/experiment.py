@@ -60,7 +60,7 @@ class Experiment:
         """``finish`` reads from a seed's hosts before they close; for it, a seed that is whole is opened again."""
         self.request, self.finish = request, finish
         self.seeds = [request.spec.seed + number for number in range(request.seeds)]
-        self.session = Session(request.backend, request.ray_address, request.progress_timeout)
+        self.session = Session(request.backend, request.ray_address, request.progress_timeout, request.hosted)
         self.outcome = Outcome()
         self.whole: set[str] = set()  # see `controls.unseeded`
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from kdmesh.backends._base import Backend
     from kdmesh.engine.collect import Place
     from kdmesh.engine.events import Listener
     from kdmesh.hosts.written import Writer
@@ -52,6 +53,7 @@ class Request:
     every: int | None = None  # steps between points of curves, each told as it is reached; None: see engine/curves.py
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
     store: str | None = None  # folder of answers that are kept, or "off"; None: as the environment says, or the usual
+    hosted: Backend | None = None  # where hosts live, if that is there already: parties that have joined
     sizes: dict[str, int] = field(default_factory=dict)  # by party whose samples are not here, how many it has
     made_of: dict[str, Any] = field(default_factory=dict)  # what is refused unless it is as it was, of another run
 

@@ -128,6 +128,12 @@ def _picked(found: Checked, rows: Tensor, count: int) -> Tensor:
     return _spaced(rows, count)
 
 
+def _here(found: Checked, rows: Tensor) -> Tensor:
+    """Rows whose samples are here: for those of another party, which only it has, public ones."""
+    away = found.table.elsewhere
+    return rows if away is None or not torch.isin(rows, away).any() else found.streams["train"].rows
+
+
 def _spaced(rows: Tensor, count: int) -> Tensor:
     return rows if len(rows) <= count else rows[torch.linspace(0, len(rows) - 1, count).long()]
 
@@ -152,7 +158,9 @@ def _streams(found: Checked, rows: int) -> dict[str, Stream]:
     small = {}
     for name, stream in without(found.streams, found.left_out).items():
         own = stream.shards
-        shards = None if own is None else {agent: _picked(found, part, rows) for agent, part in own.items()}
+        shards = (
+            None if own is None else {agent: _picked(found, _here(found, part), rows) for agent, part in own.items()}
+        )
         kept = _picked(found, stream.rows, rows) if not shards else torch.cat(list(shards.values())).sort().values
         small[name] = replace(stream, rows=kept, shards=shards, draws=1)
     return small

@@ -14,6 +14,7 @@ from kdmesh.spec.mesh import MeshSpec
 
 if TYPE_CHECKING:
     from kdmesh.spec.agents import AgentSpec
+    from kdmesh.spec.base import DatasetRef
 
 PATHS = ("path", "validation_path", "test_path", "transfer_path", "root", "folder")
 """Settings of a data set that name a file or folder, also where their type is text."""
@@ -33,12 +34,12 @@ def anchor(mesh: MeshSpec, folder: Path) -> MeshSpec:
     mesh = _within(mesh, folder)
     changes: dict[str, Any] = {}
     if mesh.data is not None:
-        dataset = mesh.data.dataset
-        config = {
-            name: _at(value, folder) if name in PATHS and isinstance(value, str) else value
-            for name, value in dataset.config.items()
+        changes["data"] = mesh.data.model_copy(update={"dataset": _of(mesh.data.dataset, folder)})
+    if any(party.data is not None for party in mesh.parties.values()):
+        changes["parties"] = {
+            name: party if party.data is None else party.model_copy(update={"data": _of(party.data, folder)})
+            for name, party in mesh.parties.items()
         }
-        changes["data"] = mesh.data.model_copy(update={"dataset": dataset.model_copy(update={"config": config})})
     moved = {name: _moved(agent, folder) for name, agent in mesh.agents.items()}
     if any(moved[name] is not agent for name, agent in mesh.agents.items()):
         changes["agents"] = moved
@@ -47,6 +48,15 @@ def anchor(mesh: MeshSpec, folder: Path) -> MeshSpec:
         files = {name: one.model_copy(update={"select": _at(str(one.select), folder)}) for name, one in chosen.items()}
         changes["streams"] = {**mesh.streams, **files}
     return mesh.model_copy(update=changes)
+
+
+def _of(dataset: DatasetRef, folder: Path) -> DatasetRef:
+    """A data set whose files are found from ``folder``."""
+    config = {
+        name: _at(value, folder) if name in PATHS and isinstance(value, str) else value
+        for name, value in dataset.config.items()
+    }
+    return dataset.model_copy(update={"config": config})
 
 
 def _moved(agent: AgentSpec, folder: Path) -> AgentSpec:

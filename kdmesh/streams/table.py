@@ -72,6 +72,7 @@ class Table:
         default_factory=dict
     )  # the same by agent with a `prepare` of its own
     owners: dict[str, Tensor] = field(default_factory=dict)  # by agent of a party, the rows that this party has
+    elsewhere: Tensor | None = None  # rows of parties whose samples are not here
     lists: bool = False  # a sample is a query (``x[:, 0]``, or a text) with its candidates: set where a task ranks
 
     def named(self, row: int) -> dict[str, str]:

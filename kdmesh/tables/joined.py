@@ -53,6 +53,7 @@ def joined(public: Table, parts: Mapping[str, Table | int], spec: MeshSpec) -> T
             for name, values in public.columns.items()
         },
         official={**public.official, OWN: torch.arange(len(public), ends[-1])},
+        elsewhere=_missing(rows, parts),
         owners={agent: rows[name] for name, party in spec.parties.items() if name in rows for agent in party.agents},
         deterministic=public.deterministic and all(isinstance(part, int) or part.deterministic for part in here),
     )
@@ -126,6 +127,12 @@ def _numbers(first: Tensor, parts: list[Tensor | int]) -> Tensor:
 def _labels(first: Tensor, parts: list[Table | int]) -> Tensor:
     own = [no_labels(first, part) if isinstance(part, int) else part.y for part in parts]
     return torch.cat([first, *(one for one in own if one is not None)])  # those that are here have some, as is checked
+
+
+def _missing(rows: Mapping[str, Tensor], parts: Mapping[str, Table | int]) -> Tensor | None:
+    """The rows of parties of whom only the number of samples is known."""
+    gone = [rows[name] for name, part in parts.items() if isinstance(part, int)]
+    return torch.cat(gone) if gone else None
 
 
 def _column(part: Table | int, name: str) -> list[str]:

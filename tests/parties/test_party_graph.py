@@ -7,7 +7,7 @@ import pytest
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.plugins import registry
-from kdmesh.spec.read import parse
+from kdmesh.spec.read import parse, read_mesh
 
 MESH = {
     "data": {"dataset": "digits", "transfer": 0.5},
@@ -206,3 +206,13 @@ def test_nothing_is_disclosed_where_nothing_is_private(flows, said):
 def test_the_long_form_says_what_it_discloses():
     made = plan(**OWN, **SERVER, flows=WEIGHTS)
     assert [flow.discloses for flow in make_plan(made.resolved(), registry()).merging.flows[:2]] == ["weights"] * 2
+
+
+def test_files_of_parties_are_found_from_the_mesh_s_folder(tmp_path):
+    data = "{csv: {path: own.csv, label: y}}"
+    (tmp_path / "mesh.yaml").write_text(
+        "data: {dataset: {csv: {path: public.csv, label: y}}}\n"
+        f"agents: {{a: {{model: mlp}}}}\nparties: {{north: {{agents: a, data: {data}}}}}\n"
+    )
+    found = read_mesh(tmp_path / "mesh.yaml").parties["north"].data
+    assert found is not None and found.config["path"] == str(tmp_path / "own.csv")

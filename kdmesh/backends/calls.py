@@ -1,0 +1,322 @@
+"""The calls of a host in another organisation's process: of what each is made, and what its result may be.
+
+Both ends check by the same plan. A result that another host may read stays where it was made, under the number of its
+call, until that host is known; so what is for its own host never leaves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from kdmesh.contracts.task import Chance
+from kdmesh.errors import RunFailed
+from kdmesh.graph.fragment import Fragment
+from kdmesh.graph.steps import Op
+from kdmesh.hosts.export import Export
+from kdmesh.hosts.packing import VALUE
+from kdmesh.hosts.publications import Key
+from kdmesh.hosts.state import Kept
+from kdmesh.hosts.step import Losses, Report, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.packing import Packed, Published
+    from kdmesh.streams.stream import Stream
+
+    Shapes = Mapping[tuple[str, str], torch.Size]
+
+PLAIN = 2**20
+"""The most characters of the text of a result that is no array: figures, reports."""
+SIGNALS = {"publish", "publish_consensus", "commit", "recall"}
+STAYS = {*SIGNALS, "export_state"}
+"""Methods whose results stay where they were made until another host needs them."""
+
+
+class Unlike(RunFailed):
+    """What came is not what was to come."""
+
+
+class Stay(NamedTuple):
+    """In the place of an argument: the number of the call whose result it is, on the host that is called."""
+
+    number: int
+
+
+class Signature(NamedTuple):
+    """Of a method: its arguments, of which those from ``least`` on may be left out, and of what any more are."""
+
+    arguments: tuple[TypeAdapter[Any], ...]
+    least: int
+    more: TypeAdapter[Any] | None = None
+
+
+class Calls:
+    """What travels between a party and its coordinator, by the plan that both have.
+
+    ``shapes``, ``statistics``: as of a host's configuration; ``outputs``: how many an agent without `labels` has.
+    """
+
+    def __init__(
+        self, plan: Plan, streams: Mapping[str, Stream], shapes: Shapes, statistics: Shapes, outputs: int
+    ) -> None:
+        self.plan, self.streams = plan, streams
+        self.shapes, self.statistics, self.outputs = shapes, statistics, outputs
+
+    # -- arguments -------------------------------------------------------------------------------------------------
+
+    def arguments(self, method: str, args: Sequence[Any]) -> list[Any]:
+        """Arguments as they are sent: named tuples and fragments as tuples."""
+        if method == "run":
+            one: Fragment = args[0]
+            steps = [(step, None if ops is None else [tuple(op) for op in ops]) for step, ops in one.work()]
+            if any(one.exports.values()) or len(args) > 1:
+                raise Unlike("steps that read another party's, which none does")
+            complete = [step for step, _ in steps if step in one.complete]
+            return [(one.host, one.stage, one.level, steps, complete)]
+        return [_plain(arg) for arg in args]
+
+    def called(self, method: str, args: Sequence[Any]) -> list[Any]:
+        """Arguments as a host takes them, of what came; Unlike for others than its method takes.
+
+        In the place of one may stand a :class:`Stay`, which stays.
+        """
+        signature = ARGUMENTS.get(method)
+        if signature is None:
+            raise Unlike(f"a call of {method!r:.40}")
+        kinds, least, more = signature
+        if len(args) < least or (len(args) > len(kinds) and more is None):
+            raise Unlike(f"{len(args)} arguments of {method}")
+        found = []
+        for number, arg in enumerate(args):
+            kind = kinds[number] if number < len(kinds) else more
+            assert kind is not None
+            stays = isinstance(arg, Stay)
+            found.append(arg if stays else _valid(kind, arg, f"argument {number} of {method}"))
+        if method == "run":
+            host, stage, level, steps, complete = found[0]
+            steps = [(step, None if ops is None else [Op(*op) for op in ops]) for step, ops in steps]
+            return [Fragment(host, stage, level, steps, complete=set(complete))]
+        if method == "begin":
+            found[5:] = [Turn(*one) for one in found[5:]]
+        if method in ("receive", "evaluate_consensus"):
+            first = len(kinds)
+            return [*found[:first], *(one if isinstance(one, Stay) else _keyed(one) for one in found[first:])]
+        return found
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def told(self, method: str, value: Any) -> Any:
+        """A result as it is sent."""
+        if method == "run":
+            bundle, report = value
+            if bundle or report.wrote:
+                raise Unlike("steps that give another party something, which none does")
+            return (report.losses, [tuple(one) for one in report.odd], [tuple(one) for one in report.flows])
+        if method in ("save_agent", "save_rule"):
+            return (list(value.files), value.proof)
+        if method == "describe":
+            chances = {name: facts["chance"] for name, facts in value.items()}
+            told = {name: None if one is None else asdict(one) for name, one in chances.items()}
+            return {name: {**facts, "chance": told[name]} for name, facts in value.items()}
+        return _plain(value)
+
+    def result(self, method: str, value: Any, about: tuple[Any, ...] = ()) -> Any:
+        """A result as the engine takes it, of what came of a call with arguments ``about``; Unlike for any other."""
+        found = _valid(RESULTS[method], value, f"the result of {method}")
+        if method == "run":
+            losses, odd, flows = found
+            return Report(losses, odd, [Losses(*one) for one in flows], [])
+        if method in ("save_agent", "save_rule"):
+            return Export({}, found[1])
+        if method == "describe":
+            return {name: {**facts, "chance": _chance(facts.get("chance"))} for name, facts in found.items()}
+        if method == "answers":
+            return {name: Kept(*kept) for name, kept in found.items()}
+        if method in SIGNALS:
+            return self._published(method, found, about)
+        return found
+
+    def _published(self, method: str, value: dict[Any, Any], about: tuple[Any, ...]) -> Published:
+        """Publications of who was asked, on the stream that was asked: a row for each sample, as wide as they are."""
+        found = _keyed(value)
+        if method == "publish_consensus":
+            source, stream, outputs = about[0], self.base(self.plan.consensus[about[0]].stream), {*about[1]}
+        else:
+            source, stream, outputs = about[0], about[1], {about[2]} if isinstance(about[2], str) else {*about[2]}
+        for key, packed in found.items():
+            if key.source != source or key.stream != stream or key.output not in outputs:
+                raise Unlike(f"{key.source} on {key.stream!r}, where {source} on {stream!r} was asked")
+            self.refuse_values(key, packed)
+        return found
+
+    def base(self, stream: str) -> str:
+        """The stream whose samples a stream has."""
+        spec = self.plan.spec.streams.get(stream)
+        return spec.of if spec is not None and spec.replay else stream
+
+    def refuse_values(self, key: Key, packed: Packed) -> None:
+        """Raise Unlike for a publication that has other rows or columns than it must, or numbers that are none."""
+        rows, width = self._rows(key), self._width(key)
+        values: np.ndarray | None = None
+        for name, kind, parts in packed:
+            for part, array, dtype in parts:
+                if name == "errors" or (name in ("present", "starts") and array.ndim == 1):
+                    continue
+                if name != VALUE or kind != "dense" or values is not None:
+                    raise Unlike(f"a part {name or 'value'!r} ({kind}, {part}) of what {key.source} says")
+                values = _floats(array, dtype)
+        if values is None:
+            raise Unlike(f"nothing of what {key.source} says")
+        if len(values) != rows:
+            raise Unlike(f"{len(values):,} rows of {key.source}, where stream {key.stream!r} has {rows:,}")
+        if tuple(values.shape[1:]) != width:
+            raise Unlike(f"rows of shape {list(values.shape[1:])} of {key.source}, where they have {list(width)}")
+        if np.isnan(values).any() or np.isposinf(values).any():
+            raise Unlike(f"values of {key.source} that are no numbers")
+
+    def _rows(self, key: Key) -> int:
+        if (whole := self.statistics.get((key.source, key.output))) is not None:
+            return whole[0]
+        stream = self.streams[key.stream]
+        return len(stream.rows_for(key.source) if key.source in self.plan.owner else stream.rows)
+
+    def _width(self, key: Key) -> tuple[int, ...]:
+        if (whole := self.statistics.get((key.source, key.output))) is not None:
+            return tuple(whole[1:])
+        if (shape := self.shapes.get((key.source, key.output))) is not None:
+            return tuple(shape)
+        own = None if key.source in self.plan.consensus else self.plan.spec.agents[key.source].labels
+        return (self.outputs if own is None else len(own),)
+
+
+def _chance(given: Any) -> Chance | None:
+    try:
+        return None if given is None else Chance(**given)
+    except TypeError:
+        raise Unlike("the result of describe: a chance that is none") from None
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as tuples, also within others."""
+    if isinstance(value, tuple):
+        return value if isinstance(value, Stay) else tuple(_plain(one) for one in value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    return value
+
+
+def _keyed(value: dict[Any, Any]) -> Published:
+    return {Key(*key): packed for key, packed in value.items()}
+
+
+def _floats(array: np.ndarray, dtype: str) -> np.ndarray:
+    """The numbers of a packed array; those of bfloat16 as float32."""
+    if dtype == "torch.bfloat16":
+        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return array
+
+
+def _valid(kind: TypeAdapter[Any], value: Any, what: str) -> Any:
+    try:
+        return kind.validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        at = ".".join(map(str, first["loc"]))
+        raise Unlike(f"{what}: {first['msg']}{f' at {at}' if at else ''}") from None
+
+
+_OPEN = ConfigDict(arbitrary_types_allowed=True)
+
+
+def _of(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=_OPEN)
+
+
+Array = np.ndarray
+_PACKED = list[tuple[str, str, list[tuple[str, Array, str]]]]
+_KEY = tuple[str, str, str, str]
+_PUBLISHED = dict[_KEY, _PACKED]
+_STATE = dict[str, _PACKED]
+_COUNTS = dict[str, int]
+_FIGURES = dict[str, Any]
+_OP = tuple[str, str, str, str]
+_FRAGMENT = tuple[str, str, int, list[tuple[int, list[_OP] | None]], list[int]]
+_ODD = list[tuple[str, str, str]]
+_KEPT = tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]
+_LOSSES = tuple[int, tuple[int, ...], tuple[float | None, ...]]
+
+_TEXT, _TEXTS, _TALLY, _WHOLE, _FLAG = _of(str), _of(tuple[str, ...]), _of(_COUNTS), _of(int), _of(bool)
+_NOTHING, _SAID, _WEIGHTS, _MANY = _of(None), _of(_PUBLISHED), _of(_STATE), _of(_FIGURES)
+
+
+def _takes(*kinds: TypeAdapter[Any], least: int | None = None, more: TypeAdapter[Any] | None = None) -> Signature:
+    return Signature(kinds, len(kinds) if least is None else least, more)
+
+
+ARGUMENTS: dict[str, Signature] = {
+    "start": _takes(_TEXT, _TALLY),
+    "begin": _takes(_TEXT, _TEXT, _TALLY, _WHOLE, _TALLY, _of(tuple[int | None, dict[str, float]]), least=5),
+    "end": _takes(_TEXT),
+    "run": _takes(_of(_FRAGMENT)),
+    "publish": _takes(_TEXT, _TEXT, _TEXTS, _FLAG, _TEXT, least=3),
+    "publish_consensus": _takes(_TEXT, _TEXTS),
+    "passed": _takes(_TEXT, _TEXT),
+    "commit": _takes(_TEXT, _TEXT, _TEXT),
+    "receive": _takes(more=_SAID),
+    "recall": _takes(_TEXT, _TEXT, _TEXTS),
+    "renew": _takes(_of(dict[str, list[str]])),
+    "export_state": _takes(_TEXT),
+    "take_weights": _takes(_TEXT, _of(list[float]), more=_WEIGHTS),
+    "evaluate": _takes(_TEXT, _TEXT),
+    "measured_at": _takes(_TEXT, _TALLY),
+    "evaluate_consensus": _takes(_TEXT, _TEXT, _of(list[str]), more=_SAID),
+    "report": _takes(_TEXT),
+    "answers": _takes(),
+    "keep_best": _takes(_TEXT, _of(float)),
+    "restore_best": _takes(_TEXT),
+    "describe": _takes(),
+    "costs": _takes(),
+    "shelved": _takes(),
+    "endpoints": _takes(),
+    "sees": _takes(_TEXT, _TEXT),
+    "save": _takes(_TEXT, _NOTHING),
+    "load": _takes(_TEXT, _of(dict[str, bytes])),
+    "save_agent": _takes(_TEXT, _NOTHING, _MANY),
+    "save_rule": _takes(_TEXT, _NOTHING),
+}
+"""Of the methods that a coordinator may call."""
+
+RESULTS: dict[str, TypeAdapter[Any]] = {
+    **dict.fromkeys(
+        ("start", "begin", "end", "renew", "measured_at", "restore_best", "load", "take_weights"), _of(None)
+    ),
+    "run": _of(tuple[dict[str, float], _ODD, list[_LOSSES]]),
+    **dict.fromkeys(SIGNALS, _of(_PUBLISHED)),
+    "export_state": _WEIGHTS,
+    "passed": _of(int),
+    "receive": _of(_ODD),
+    "evaluate": _of(_FIGURES),
+    "evaluate_consensus": _of(_FIGURES),
+    "report": _of(dict[str, float]),
+    "answers": _of(dict[str, _KEPT]),
+    "keep_best": _of(bool),
+    "describe": _of(dict[str, _FIGURES]),
+    "costs": _of(_FIGURES),
+    "shelved": _of(_FIGURES | None),
+    "endpoints": _of(dict[str, _FIGURES]),
+    "sees": _of(bool),
+    "save": _of(dict[str, bytes]),
+    "save_agent": _of(tuple[list[str], _FIGURES]),
+    "save_rule": _of(tuple[list[str], _FIGURES]),
+}
+"""Of what their results are made."""

@@ -1,0 +1,46 @@
+"""The coordinator of parties in processes of their own: it waits until all have joined."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kdmesh.errors import MeshError
+from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.source import Source
+from kdmesh.parties.joining import agreed, public_digest
+from kdmesh.parties.service import LOOPBACK, Certificates, Coordinator
+from kdmesh.plugins import registry
+from kdmesh.spec.parties import COORDINATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kdmesh.spec import MeshSpec
+
+
+@contextmanager
+def coordinated(
+    spec: MeshSpec, address: str, certificates: Certificates, patience: float, say: Callable[[str], None]
+) -> Iterator[Coordinator]:
+    """Listen on an address, HOST:PORT, until every party of a mesh has joined, and while the block runs.
+
+    Port 0 is any that is free; ``say`` is told which, and who comes. MeshError for a mesh without parties, HostLost
+    where some do not come within ``patience`` seconds.
+    """
+    plan = make_plan(spec, registry())
+    names = [name for name in plan.hosts if name != COORDINATOR]
+    if not spec.parties:
+        instead = "parties: {clinic: {agents: [a], data: ...}}"
+        raise MeshError("there are no parties in this mesh", where="parties", instead=instead)
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise MeshError(f"found {address!r}", where="--listen", instead="HOST:PORT, as in 127.0.0.1:7400")
+    away = {name: 1 for name, party in spec.parties.items() if party.data is not None}
+    table, _ = Source(sizes=away).load(plan)
+    expected = {"mesh": agreed(plan), "public": public_digest(table)}
+    with Coordinator(address, certificates, names, expected, patience, say) as meeting:
+        others = "" if host in LOOPBACK else ", which other machines can reach"
+        say(f"listening on {host}:{meeting.port}{others}; waiting for {', '.join(names)}")
+        meeting.links(names)
+        yield meeting

@@ -1,0 +1,305 @@
+"""What a party refuses of its coordinator, and a coordinator of a party, whatever the other side sends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kdmesh.backends.calls import Calls, Unlike
+from kdmesh.backends.parties import PartiesBackend
+from kdmesh.backends.wire import pack, unpack
+from kdmesh.engine.check import examine
+from kdmesh.engine.launch import blueprint, run_once
+from kdmesh.engine.request import Request
+from kdmesh.errors import HostLost, RunFailed
+from kdmesh.graph.planner import make_plan
+from kdmesh.hosts.publications import Key
+from kdmesh.parties.member import Member
+from kdmesh.plugins import registry
+from kdmesh.spec.read import parse
+
+SHARDS = {"of": "train", "shards": {"by": "class", "classes": 5, "of": ["a", "b"]}, "private": True}
+MESH = {
+    "data": {"dataset": "digits", "transfer": 0.3, "train": 200, "validation": 40, "test": 40},
+    "streams": {"own": SHARDS},
+    "agents": {"a": {"model": {"mlp": {"hidden": [8]}}}, "b": {"model": {"mlp": {"hidden": [12]}}}},
+    "parties": {"north": ["a"], "south": ["b"]},
+    "connect": [{"rounds": {"students": ["a", "b"], "rounds": 2, "labels_stream": "own"}}],
+    "train": {"batch_size": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return parse(MESH)
+
+
+@pytest.fixture
+def member(spec, tmp_path):
+    """A party that was opened."""
+    made = Member(spec, "north", tmp_path)
+    assert said(made, {"open": 1, "seed": 0, "sizes": {}}, incarnation=0) == {"value": None}
+    return made
+
+
+def said(member, message, incarnation=1):
+    return unpack(member.answer(pack({"incarnation": incarnation, **message})))
+
+
+class Caller:
+    """Calls a party as a coordinator does, and counts."""
+
+    def __init__(self, member):
+        self.member, self.number = member, 0
+
+    def __call__(self, method, *args, stay=None):
+        self.number += 1
+        found = said(self.member, {"call": self.number, "method": method, "args": [*args], "stay": stay or {}})
+        if "value" not in found:
+            self.number -= 1
+        return found
+
+
+def begun(member):
+    call = Caller(member)
+    assert "value" in call("start", "a", {"a": 10, "b": 10})
+    return call
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "why"),
+    [
+        ("take_snapshot", ["a", {}], "a call of 'take_snapshot'"),
+        ("__class__", [], "a call of '__class__'"),
+        ("_assemble", [None], "a call of '_assemble'"),
+        ("publish", ["b", "transfer", ("",)], "no agent here"),
+        ("publish", ["a", "nothing", ("",)], "a stream 'nothing' that there is not"),
+        ("publish", ["a", "transfer", [""]], "argument 2 of publish"),
+        ("publish", ["a", 3, ("",)], "argument 1 of publish"),
+        ("publish", ["a"], "1 arguments of publish"),
+        ("evaluate", ["a", "own"], "on the private stream 'own'"),
+        ("evaluate_consensus", ["c", "test", []], "which is formed elsewhere"),
+        ("start", ["z", {}], "a stage 'z' that there is not"),
+        ("save", ["a", "/tmp/elsewhere"], "argument 1 of save"),
+        ("load", ["a", {"north.safetensors": b"../../etc/passwd"}], "whose sum is none"),
+        ("load", ["a", {"north.safetensors": b"0" * 64}], "is not here"),
+        ("run", [("south", "a", 0, [(0, None)], [0])], "steps of another host"),
+        ("receive", [{("a", "transfer", "", "publish"): []}], "do not come"),
+        ("take_weights", ["a", [1.0], {}], "do not fit"),
+        ("take_weights", ["b", [1.0], {}], "which are not here"),
+        ("keep_best", ["a", "x"], "argument 1 of keep_best"),
+    ],
+)
+def test_a_party_does_what_its_plan_has_a_reason_for(member, method, args, why):
+    found = begun(member)(method, *args)
+    assert why in found["refused"], found
+
+
+def test_what_a_party_publishes_leaves_where_its_plan_says_so(member):
+    call = begun(member)
+    assert call("publish", "a", "transfer", ("",)) == {"value": None}  # it stays
+    found = said(member, {"fetch": call.number})["value"]
+    ((key, packed),) = found.items()
+    assert key == ("a", "transfer", "", "publish") and packed[0][2][0][1].shape[1] == 10
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "why"),
+    [
+        ("publish", ["a", "own", ("",)], "logits of a on 'own' do not leave"),
+        ("publish", ["a", "train", ("",)], "logits of a on 'train' do not leave"),
+        ("export_state", ["a"], "weights of a do not leave north"),
+    ],
+)
+def test_what_the_plan_does_not_name_is_not_given(member, method, args, why):
+    call = begun(member)
+    assert call(method, *args) == {"value": None}
+    assert why in said(member, {"fetch": call.number})["refused"]
+
+
+def test_a_party_that_was_told_to_leak_still_does_not(member, monkeypatch):
+    """A plugin that puts samples where its answers should be: rows are of another shape, and are refused there."""
+    host = member.host
+    raw = host.table.x[host.streams["transfer"].rows]
+    monkeypatch.setattr(host.agents["a"], "inference", lambda *_: (raw.flatten(1), {}))
+    call = begun(member)
+    call("publish", "a", "transfer", ("",))
+    given = said(member, {"fetch": call.number})["value"]
+    calls = calls_of(member)
+    with pytest.raises(Unlike, match=r"rows of shape \[64\] of a, where they have \[10\]"):
+        calls.result("publish", given, ("a", "transfer", ("",)))
+
+
+def calls_of(member):
+    return member.calls
+
+
+@pytest.mark.parametrize("message", [b"", b"x" * 9, pack(3), pack({"incarnation": True}), pack({"incarnation": 7})])
+def test_no_message_ends_a_party(member, message):
+    assert "refused" in unpack(member.answer(message))
+    assert "value" in said(member, {"there": True})
+
+
+def test_calls_are_numbered(member):
+    call = begun(member)
+    for number in (0, 1, 3, "2", None):
+        found = said(member, {"call": number, "method": "describe", "args": [], "stay": {}})
+        assert "the next one is call 2" in found["refused"]
+    assert "value" in call("describe")
+    assert "left nothing here" in said(member, {"fetch": 99})["refused"]
+    assert "incarnation 0" in said(member, {"there": True}, incarnation=0)["refused"]
+    assert "refused" in said(member, {"open": 1, "seed": 0, "sizes": {}})  # it is over
+
+
+def test_what_failed_is_told_without_its_values(member):
+    """The message of an error may hold a sample: it stays here."""
+    heard = []
+    member.say = heard.append
+
+    def fails(*_):
+        raise ValueError("the patient of row 7")
+
+    member.host.describe = fails
+    found = begun(member)("describe")
+    assert found == {"failed": "ValueError"} and "the patient of row 7" in heard[-1]
+
+
+@pytest.fixture(scope="module")
+def calls(spec):
+    plan = make_plan(spec, registry())
+    checked = examine(plan)
+    config, _ = blueprint(Request(spec, "inline"), plan, checked)
+    return Calls(plan, checked.streams, config.shapes, config.statistics, 10), len(checked.streams["transfer"].rows)
+
+
+def dense(array):
+    return [("", "dense", [("", array, f"torch.{array.dtype}")])]
+
+
+ABOUT = ("a", "transfer", ("",))
+WHO = ("a", "transfer", "", "publish")
+
+
+def test_a_coordinator_takes_what_it_asked_for(calls):
+    made, rows = calls
+    value = np.zeros((rows, 10), np.float32)
+    found = made.result("publish", {WHO: dense(value)}, ABOUT)
+    assert list(found) == [Key(*WHO)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: {WHO: dense(np.zeros((rows - 1, 10), np.float32))}, "rows of a, where stream"),
+        (lambda rows: {WHO: dense(np.zeros((rows, 11), np.float32))}, r"rows of shape \[11\]"),
+        (lambda rows: {WHO: dense(np.full((rows, 10), np.nan, np.float32))}, "that are no numbers"),
+        (lambda rows: {WHO: dense(np.full((rows, 10), np.inf, np.float32))}, "that are no numbers"),
+        (lambda rows: {("b", *WHO[1:]): dense(np.zeros((rows, 10), np.float32))}, "where a on 'transfer' was asked"),
+        (lambda rows: {("a", "own", "", "publish"): dense(np.zeros((rows, 10), np.float32))}, "was asked"),
+        (lambda rows: {WHO: [*dense(np.zeros((rows, 10), np.float32)), *dense(np.zeros(1, np.float32))]}, "a part"),
+        (lambda rows: {WHO: [("more", "dense", [("", np.zeros(1, np.float32), "torch.float32")])]}, "a part 'more'"),
+        (lambda rows: {WHO: []}, "nothing of what a says"),
+        (lambda rows: [1], "the result of publish"),
+        (lambda rows: {"a": dense(np.zeros((rows, 10), np.float32))}, "the result of publish"),
+    ],
+)
+def test_a_coordinator_takes_nothing_else(calls, change, said):
+    made, rows = calls
+    with pytest.raises(Unlike, match=said):
+        made.result("publish", change(rows), ABOUT)
+
+
+class Near:
+    """A link to a party in this process."""
+
+    def __init__(self, member):
+        self.member, self.sent = member, []
+        self.gone = False
+
+    def ask(self, message):
+        if self.gone:
+            raise HostLost("gone")
+        answer = self.member.answer(message)
+        self.sent += [message, answer]
+        return answer
+
+
+class Room:
+    """Parties that have met, in this process."""
+
+    def __init__(self, members):
+        self.members = {name: Near(member) for name, member in members.items()}
+
+    def links(self, names):
+        return {name: self.members[name] for name in names}
+
+    def sizes(self):
+        return {}
+
+
+@pytest.fixture
+def room(spec, tmp_path):
+    return Room({name: Member(spec, name, tmp_path / name) for name in spec.parties})
+
+
+def test_over_links_a_run_has_the_bits_of_a_simulation(spec, room):
+    """With one thread at a time: both parties draw from this process's generator."""
+    expected, _, _ = run_once(Request(spec, "inline"))
+    backend = PartiesBackend(room)
+    one_at_a_time(room)
+    summary, _, _ = run_once(Request(spec, hosted=backend), session=hosted(backend))
+    assert {name: agent["weights_sha256"] for name, agent in summary["agents"].items()} == {
+        name: agent["weights_sha256"] for name, agent in expected["agents"].items()
+    }
+
+
+def hosted(backend):
+    from kdmesh.backends import Session
+
+    return Session(None, made=backend)
+
+
+def one_at_a_time(room):
+    import threading
+
+    lock = threading.Lock()
+    for link in room.members.values():
+        ask = link.ask
+
+        def alone(message, ask=ask):
+            with lock:
+                return ask(message)
+
+        link.ask = alone
+
+
+def test_no_sample_of_a_party_is_in_what_was_sent(spec, room):
+    backend = PartiesBackend(room)
+    one_at_a_time(room)
+    run_once(Request(spec, hosted=backend), session=hosted(backend))
+    table, streams = examine(make_plan(spec, registry())).table, examine(make_plan(spec, registry())).streams
+    crossed = b"".join(part for link in room.members.values() for part in link.sent)
+    rows = table.x[streams["own"].rows][:40].flatten(1)
+    for row in rows:
+        for kind in (torch.float32, torch.float16, torch.float64, torch.uint8):
+            assert (row * 16 if kind == torch.uint8 else row).to(kind).numpy().tobytes() not in crossed
+    shown = table.x[streams["transfer"].rows][:1].flatten(1)
+    assert rows.shape[1] == shown.shape[1] == 64 and len(crossed) > 10_000
+
+
+def test_a_lying_party_ends_the_run_with_its_name(spec, room):
+    north = room.members["north"]
+
+    def lies(message):
+        asked, answer = unpack(message), north.member.answer(message)
+        if "fetch" not in asked:
+            return answer
+        ((key, packed),) = unpack(answer)["value"].items()
+        (name, kind, ((part, array, dtype),)) = packed[0]
+        return pack({"value": {key: [(name, kind, [(part, array[:-1], dtype)])]}})
+
+    north.ask = lies
+    backend = PartiesBackend(room)
+    with pytest.raises(RunFailed, match="rows of a, where stream"):
+        run_once(Request(spec, hosted=backend), session=hosted(backend))

@@ -1,0 +1,265 @@
+"""Parties in processes of their own, over TLS: the bits of a simulation, and nobody else's samples anywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from sklearn.datasets import load_digits
+
+PATIENCE = 400.0
+pytestmark = pytest.mark.long
+PARTIES = {"north": "a", "south": "b", "east": "c"}
+
+
+def certificates(folder, name, authority=None, days=2, host=False):
+    """A certificate by an authority (itself where there is none), with its key, as files of a folder."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer, signing = (subject, key) if authority is None else authority
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=3))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
+    )
+    if host:
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    signed = made.sign(signing, hashes.SHA256())
+    if authority is None:
+        return (subject, key), signed.public_bytes(serialization.Encoding.PEM)
+    folder.mkdir(parents=True)
+    (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    own = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(own)
+    (folder / "key.pem").chmod(0o600)
+    return None
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Files of parties in folders of their own, keys for each, and a mesh for all."""
+    root, (x, y) = tmp_path_factory.mktemp("apart"), load_digits(return_X_y=True)
+    authority, ca = certificates(root, "authority")
+    for name in (*PARTIES, "coordinator"):
+        certificates(root / "keys" / name, name, authority, host=name == "coordinator")
+        (root / "keys" / name / "ca.pem").write_bytes(ca)
+    certificates(root / "keys" / "expired", "north", authority, days=-1)
+    (root / "keys" / "expired" / "ca.pem").write_bytes(ca)
+    other, _ = certificates(root, "other")
+    certificates(root / "keys" / "stranger", "north", other)
+    (root / "keys" / "stranger" / "ca.pem").write_bytes(ca)
+
+    def write(path, rows):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*(f"p{number}" for number in range(64)), "digit"])
+            writer.writerows([*x[row].astype(int), f"d{y[row]}"] for row in rows)
+
+    shares = {"north": range(300, 700), "south": range(700, 1100), "east": range(1100, 1400)}
+    classes = {"north": {0, 1, 2, 3}, "south": {3, 4, 5, 6}, "east": {6, 7, 8, 9}}
+    for name in (*PARTIES, "coordinator"):
+        write(root / name / "public.csv", range(300))
+    for name, rows in shares.items():
+        write(root / name / "own.csv", [row for row in rows if y[row] in classes[name]])
+    for name in (*PARTIES, "coordinator"):  # each knows where its own samples are, and of others that they have some
+        mesh = made(lambda other, name=name: "own.csv" if other == name else "elsewhere.csv")
+        (root / name / "mesh.yaml").write_text(yaml.safe_dump(mesh))
+    simulated = made(lambda other: f"../{other}/own.csv")
+    (root / "coordinator" / "simulated.yaml").write_text(yaml.safe_dump(simulated))
+    return root
+
+
+def made(path):
+    def data(file):
+        return {"csv": {"path": file, "label": "digit"}}
+
+    rounds = {"students": ["a", "b", "c"], "objective": {"kl": {"temperature": 1}}, "rounds": 2}
+    return {
+        "name": "clinics",
+        "data": {"dataset": data("public.csv"), "transfer": 0.3},
+        "agents": {name: {"model": {"mlp": {"hidden": [width]}}} for name, width in (("a", 8), ("b", 12), ("c", 16))},
+        "parties": {name: {"agents": [agent], "data": data(path(name))} for name, agent in PARTIES.items()},
+        "connect": [{"rounds": {**rounds, "labels_stream": "own", "consensus": {"rule": "mean"}}}],
+        "train": {"batch_size": 32, "optimizer": {"adamw": {"lr": 5e-3}}},
+    }
+
+
+def begin(place, name, *args):
+    """A command in a party's own folder."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KDMESH_STORE": "off", "PYTHONUNBUFFERED": "1"}
+    log = (place / name / f"{args[0]}-{time.monotonic_ns()}.log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdmesh", *args], cwd=place / name, env=environment, stdout=log, stderr=log
+    )
+    process.log = Path(log.name)
+    return process
+
+
+def until(process, pattern):
+    """Wait until a process has said something; what was said."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if found := re.search(pattern, process.log.read_text()):
+            return found
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise AssertionError(f"{pattern!r} was not said:\n{process.log.read_text()[-3000:]}")
+
+
+def coordinate(place, out, *more):
+    process = begin(place, "coordinator", "run", "mesh.yaml", "--parties", "remote", "--listen", "localhost:0",
+                    "--tls", str(place / "keys" / "coordinator"), "--out", out, "--no-report", *more)  # fmt: skip
+    return process, until(process, r"listening on (localhost:\d+)").group(1)
+
+
+def party(place, name, address, out, keys=None):
+    return begin(place, name, "party", "mesh.yaml", "--as", name, "--join", address, "--tls",
+                 str(place / "keys" / (keys or name)), "--out", out, "--patience", "60")  # fmt: skip
+
+
+def summary(place, out):
+    (path,) = (place / "coordinator" / out).glob("clinics/*/summary.json")
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def simulated(place):
+    process = begin(place, "coordinator", "run", "simulated.yaml", "--out", "simulated", "--no-report")
+    assert process.wait(PATIENCE) == 0, process.log.read_text()
+    return summary(place, "simulated")
+
+
+@pytest.fixture(scope="module")
+def apart(place):
+    """A run of four processes, to its end."""
+    coordinator, address = coordinate(place, "apart")
+    parties = {name: party(place, name, address, "mine") for name in PARTIES}
+    assert coordinator.wait(PATIENCE) == 0, coordinator.log.read_text()
+    for name, process in parties.items():
+        assert process.wait(60) == 0, (name, process.log.read_text())
+    return summary(place, "apart")
+
+
+def hashes_of(found):
+    return {name: agent["weights_sha256"] for name, agent in found["agents"].items()}
+
+
+def test_four_processes_have_the_bits_of_a_simulation(apart, simulated):
+    assert hashes_of(apart) == hashes_of(simulated)
+    for name, agent in simulated["agents"].items():
+        assert apart["agents"][name]["metrics"] == agent["metrics"]
+    assert apart["consensus"] == simulated["consensus"]
+
+
+def test_agents_stay_with_their_party(place, apart):
+    for name, agent in PARTIES.items():
+        assert (place / name / "mine" / name / "agents" / agent / "model.safetensors").exists()
+    files = (place / "coordinator" / "apart").rglob("*.safetensors")
+    found = {path.name for path in files if path.stat().st_size > 500}
+    assert found == {"answers.safetensors", "coordinator.safetensors"}
+
+
+def test_a_party_writes_down_what_left_it(place, apart):
+    lines = [json.loads(line) for line in (place / "north" / "mine" / "north" / "left.jsonl").read_text().splitlines()]
+    assert {(line["source"], line["stream"]) for line in lines} == {
+        ("a", "transfer"), ("a", "validation"), ("a", "test"),
+    }  # fmt: skip
+
+
+def test_the_coordinator_has_nobody_s_samples(place, apart):
+    """In no file of the run: not a row of them as numbers of any width, nor as text."""
+    with (place / "north" / "own.csv").open() as file:
+        rows = np.array([line.split(",")[:64] for line in file.read().splitlines()[1:]], dtype=np.float32)
+    public = (place / "coordinator" / "public.csv").read_text()
+    files = [path.read_bytes() for path in (place / "coordinator" / "apart").rglob("*") if path.is_file()]
+    for row in rows[:: len(rows) // 20]:
+        text = ",".join(str(int(value)) for value in row)
+        if text in public:
+            continue
+        for form in (row, row / 16, row.astype(np.float16), row.astype(np.uint8), row.astype(np.float64)):
+            assert not any(np.ascontiguousarray(form).tobytes() in content for content in files)
+        assert not any(text.encode() in content for content in files)
+
+
+@pytest.fixture(scope="module")
+def waiting(place):
+    """The address of a coordinator that waits for parties."""
+    coordinator, address = coordinate(place, "refused")
+    yield address
+    coordinator.kill()
+    coordinator.wait()
+
+
+@pytest.mark.parametrize(
+    ("keys", "file", "said", "code"),
+    [
+        ("expired", "mesh.yaml", "no connection", 1),
+        ("stranger", "mesh.yaml", "no connection", 1),
+        ("south", "mesh.yaml", "the certificate is of 'south', and it says that it is 'north'", 2),
+        ("north", "other.yaml", "its mesh file says something else", 2),
+        ("north", "others.yaml", "its public samples are others", 2),
+    ],
+)
+def test_who_is_another_or_has_another_file_is_refused(place, waiting, keys, file, said, code):
+    text = (place / "north" / "mesh.yaml").read_text()
+    (place / "north" / "other.yaml").write_text(text.replace("rounds: 2", "rounds: 3"))
+    (place / "north" / "others.yaml").write_text(text.replace("path: public.csv", "path: others.csv", 1))
+    lines = (place / "north" / "public.csv").read_text().splitlines()
+    (place / "north" / "others.csv").write_text("\n".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    process = begin(place, "north", "party", file, "--as", "north", "--join", waiting, "--tls",
+                    str(place / "keys" / keys), "--out", "refused", "--patience", "3")  # fmt: skip
+    until(process, said)
+    assert process.wait(PATIENCE) == code
+
+
+def test_a_party_that_is_killed_comes_back_to_equal_bits(place, simulated):
+    coordinator, address = coordinate(place, "killed")
+    parties = {name: party(place, name, address, "killed") for name in PARTIES}
+    until(coordinator, r"round 1/2")
+    parties["south"].send_signal(signal.SIGKILL)
+    parties["south"].wait()
+    parties["south"] = party(place, "south", address, "killed")
+    assert coordinator.wait(PATIENCE) == 0, coordinator.log.read_text()
+    for process in parties.values():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+    assert hashes_of(summary(place, "killed")) == hashes_of(simulated)
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_is_killed_goes_on_to_equal_bits(place, simulated):
+    coordinator, address = coordinate(place, "resumed")
+    parties = {name: party(place, name, address, "resumed") for name in PARTIES}
+    until(coordinator, r"round 1/2")
+    coordinator.send_signal(signal.SIGKILL)
+    coordinator.wait()
+    (folder,) = (place / "coordinator" / "resumed").glob("clinics/*")
+    coordinator = begin(place, "coordinator", "resume", str(folder), "--listen", address, "--tls",
+                        str(place / "keys" / "coordinator"), "--no-report")  # fmt: skip
+    assert coordinator.wait(PATIENCE) == 0, coordinator.log.read_text()
+    for name, process in parties.items():
+        assert process.wait(60) == 0, (name, process.log.read_text())
+    assert hashes_of(summary(place, "resumed")) == hashes_of(simulated)
