@@ -5,7 +5,10 @@ from __future__ import annotations
 from kdmesh.builtin.consensus._base import normalised, present_of, silenced, uniform
 from kdmesh.builtin.consensus.concat import Concat
 from kdmesh.builtin.consensus.confidence import Confidence
+from kdmesh.builtin.consensus.eigen_filter import EigenFilter
 from kdmesh.builtin.consensus.entropy import Entropy
+from kdmesh.builtin.consensus.era import EntropyReduction
+from kdmesh.builtin.consensus.expguard import ExpGuard
 from kdmesh.builtin.consensus.geometric_median import GeometricMedian
 from kdmesh.builtin.consensus.inverse_variance import InverseVariance
 from kdmesh.builtin.consensus.lowest_ce import LowestCE
@@ -25,7 +28,10 @@ __all__ = [
     "Abstaining",
     "Concat",
     "Confidence",
+    "EigenFilter",
     "Entropy",
+    "EntropyReduction",
+    "ExpGuard",
     "GeometricMedian",
     "InverseVariance",
     "LowestCE",

@@ -85,6 +85,9 @@ def test_every_rule_combines_there(offer, narrow):
         if offer.needs_column:
             rule.setup(["a", "b", "c"], C, [], columns=["a"])
             more["column"] = torch.zeros(B, dtype=torch.int64, device="meta")
+        elif offer.stateful:
+            with torch.device("meta"):
+                rule.setup(("a", "b", "c"), C, ())
         values = torch.rand(M, B, C, device="meta")
         found = rule(values, logits=values, present=torch.ones(M, B, dtype=torch.bool, device="meta"), **more)
         found = found[0] if isinstance(found, tuple) else found  # of a rule that abstains

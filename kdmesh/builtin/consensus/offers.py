@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, floor
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -65,6 +65,43 @@ class GeometricMedianConfig(Config):
 
     iterations: int = Field(32, ge=1, le=1000, description="Weiszfeld's steps, the same number for every sample")
     eps: float = Field(1e-6, ge=1e-12, le=1, description="smallest distance to a source that counts")
+
+
+class EntropyReductionConfig(Config):
+    """Settings of `era`."""
+
+    sharpening: float = Field(
+        0.1, gt=0, le=1, description="T of the softmax over the mean probabilities; the smaller, the sharper"
+    )
+
+
+class EigenFilterConfig(Config):
+    """Settings of `eigen_filter`."""
+
+    share: float = Field(
+        0.4, gt=0, lt=0.5, description="share of the sources that may lie; half of it, rounded down, is left out twice"
+    )
+
+    def cut(self, sources: int) -> int:
+        """How many of so many sources are left out in one pass."""
+        return floor(self.share * sources / 2 + 1e-9)  # as of trimmed_mean, the floor stays at what was meant
+
+    def unused(self, sources: int) -> dict[str, str]:
+        """Half of the share of so many sources is less than one of them."""
+        if self.cut(sources):
+            return {}
+        least = ceil(200 / sources) / 100
+        fits = f"share: {least:g}, which leaves out one in a pass, or " if least < 0.5 else ""
+        return {"share": f"{fits}rule: mean, or median"}
+
+
+class ExpGuardConfig(Config):
+    """Settings of `expguard`."""
+
+    step: float = Field(1.0, gt=0, le=1000, description="how fast outliers lose their say")
+    centre: Literal["geometric_median", "median", "mean"] = Field(
+        "geometric_median", description="from which outliers are measured"
+    )
 
 
 class UHCConfig(Config):
@@ -200,6 +237,33 @@ CONSENSUS = [
         spaces=(*VALUES, "weights"),
         answers=ANY,
         neutral=True,
+    ),
+    ConsensusOffer(
+        "eigen_filter",
+        f"{ROOM}.eigen_filter:EigenFilter",
+        EigenFilterConfig,
+        "mean without those that are far out where sources differ most (Cronus)",
+        "Chang et al., Cronus: Robust and Heterogeneous Collaborative Learning with Black-Box Knowledge Transfer, 2019",
+        spaces=("probs",),
+        neutral=True,
+    ),
+    ConsensusOffer(
+        "expguard",
+        f"{ROOM}.expguard:ExpGuard",
+        ExpGuardConfig,
+        "sources that were far from the middle, now or in earlier rounds, have less say",
+        "Roux et al., On the Byzantine-Resilience of Distillation-Based Federated Learning, 2024",
+        spaces=("probs",),
+        stateful=True,
+        neutral=True,
+    ),
+    ConsensusOffer(
+        "era",
+        f"{ROOM}.era:EntropyReduction",
+        EntropyReductionConfig,
+        "mean of probabilities, sharpened (DS-FL); harms where sources know few classes each",
+        "Itahara et al., Distillation-Based Semi-Supervised Federated Learning, 2021",
+        spaces=("probs",),
     ),
     ConsensusOffer(
         "route",
