@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -112,13 +112,18 @@ AFTERWARDS = Claim("afterwards, no claim: why thresholds were missed", afterward
 
 def main() -> int:
     """Run the claims and print their figures and verdicts."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    return tried((*CLAIMS, AFTERWARDS), str(__doc__))
+
+
+def tried(claims: Sequence[Claim], description: str) -> int:
+    """Run claims as the command line asks, and print their figures and verdicts."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--only", default="", help="only claims whose sentence contains this")
     parser.add_argument("--seeds", type=int, help="so many seeds instead of each claim's own number")
     args = parser.parse_args()
     print("Claims on digits. Test accuracy in percent, mean and 95% t interval over seeds; differences paired by seed.")
     begun = perf_counter()
-    for claim in (claim for claim in (*CLAIMS, AFTERWARDS) if args.only in claim.text):
+    for claim in (claim for claim in claims if args.only in claim.text):
         started = perf_counter()
         seeds = range(claim.first, claim.first + (args.seeds or claim.seeds))
         runs = [claim.figures(seed) for seed in seeds]
