@@ -481,7 +481,7 @@ flows:
 train: {epochs: 3}
 """,
     ),
-    "Prototypes of classes, of sources with samples of their own": (
+    "Mean logits of classes, of sources with samples of their own": (
         "What a source sends has a row for each class, not for each sample (`aligned=False`), so that parties may see\n"
         "different samples: shards, other streams. It is made of all that the source sees of the stream each time it\n"
         "publishes. The consensus is of those who know a class; the objective looks up the row of each sample's label.",
@@ -492,37 +492,34 @@ from kdmesh.objectives import Objective, batchmean, comparable
 from kdmesh.offers import Config, ObjectiveOffer, SignalOffer
 
 
-class ClassMeans:
-    """The mean of a layer's rows for each class, and which classes there are."""
+class ClassLogits:
+    """The mean of the logits for each class, and which classes there are."""
 
     def __call__(self, value, *, labels, classes):
-        rows = value.flatten(1)
         counts = torch.bincount(labels, minlength=classes)
-        sums = rows.new_zeros(classes, rows.shape[1]).index_add(0, labels, rows)
+        sums = value.new_zeros(classes, value.shape[1]).index_add(0, labels, value)
         return sums / counts.clamp(min=1)[:, None], counts > 0
 
 
-class Prototype(Objective):
-    """``sum_i w_{y_i} |h_i - p_{y_i}|^2 / B``. Tan et al., FedProto: Federated Prototype Learning, 2022."""
+class NearClass(Objective):
+    """``sum_i w_{y_i} |z_i - g_{y_i}|^2 / B``. Jeong et al., federated distillation, 2018 (there cross-entropy)."""
 
-    def forward(self, student, target, *, form="hidden", weights=None, labels=None):
+    def forward(self, student, target, *, form="logits", weights=None, labels=None):
         known = None if weights is None else weights[labels]
-        own, theirs = comparable(student.flatten(1), target[labels], known)
+        own, theirs = comparable(student, target[labels], known)
         return batchmean((own - theirs).square(), known)
 
 
 @hookimpl
 def kdmesh_signals():
     needs = ("labels", "classes")
-    return [
-        SignalOffer("class_means", f"{__name__}:ClassMeans", reads="hidden", form="hidden", needs=needs, aligned=False)
-    ]
+    return [SignalOffer("class_logits", f"{__name__}:ClassLogits", form="logits", needs=needs, aligned=False)]
 
 
 @hookimpl
 def kdmesh_objectives():
-    more = {"reads": "hidden", "forms": ("hidden",), "needs": ("labels",), "aligned": False}
-    return [ObjectiveOffer("prototype", f"{__name__}:Prototype", Config, **more)]
+    more = {"forms": ("logits",), "needs": ("labels",), "aligned": False}
+    return [ObjectiveOffer("near_class", f"{__name__}:NearClass", Config, **more)]
 ''',
         """\
 data: digits
@@ -531,11 +528,11 @@ streams:
 agents:
   party: {model: {mlp: {hidden: [16]}}, count: 3}
 consensus:
-  prototypes: mean
+  classes: mean
 flows:
   - {from: labels, to: "party[*]", objective: ce, stream: own}
-  - {from: "party[*]", to: prototypes, signal: class_means, tap: layers.0, stream: own, refresh: epoch}
-  - {from: prototypes, to: "party[*]", objective: prototype, tap: layers.0, stream: own, weight: 0.1}
+  - {from: "party[*]", to: classes, signal: class_logits, stream: own, refresh: epoch}
+  - {from: classes, to: "party[*]", objective: near_class, stream: own, weight: 0.1}
 train: {epochs: 5}
 """,
     ),

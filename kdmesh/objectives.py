@@ -21,6 +21,7 @@ from kdmesh.builtin.objectives.jsd import JSD
 from kdmesh.builtin.objectives.mae import MAE
 from kdmesh.builtin.objectives.margin_mse import MarginMSE
 from kdmesh.builtin.objectives.mse import MSE
+from kdmesh.builtin.objectives.prototype import Prototype
 from kdmesh.builtin.objectives.reverse_kl import ReverseKL
 from kdmesh.builtin.objectives.skewed_kl import SkewedKL
 from kdmesh.builtin.objectives.skewed_reverse_kl import SkewedReverseKL
@@ -46,6 +47,7 @@ __all__ = [
     "InfoNCE",
     "MarginMSE",
     "Objective",
+    "Prototype",
     "ReverseKL",
     "SkewedKL",
     "SkewedReverseKL",

@@ -128,6 +128,7 @@ class ObjectiveContract(Alike):
         more: dict[str, Any] = {}
         if offer.reads == "hidden":
             objective["tap"] = "embedding" if labels == "relevance" else "layers.0"
+            objective |= {} if offer.aligned else {"signal": "class_means"}
         if {"logits", "hidden"} & {*offer.forms}:
             flows.append({"from": "a", "to": "b", **objective})
         elif "labels" in offer.forms:

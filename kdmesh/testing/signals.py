@@ -32,15 +32,16 @@ class SignalContract(Alike):
     taps: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     def small_mesh(self, offer: SignalOffer, settings: dict[str, Any]) -> tuple[dict[str, Any], Table]:
-        """An agent that learns from labels and sends it in each step, and one that learns from it."""
+        """An agent that learns from labels and sends it, a statistic once an epoch, and one that learns from it."""
         objective = {"probs": "kl", "marginals": "binary_kl", "logits": "mse"}.get(offer.form, "hint")
+        objective, refresh = (objective, "step") if offer.aligned else ("prototype", "epoch")
         flow: dict[str, Any] = {"from": "a", "to": "b", "signal": {offer.name: settings}, "objective": objective}
         if offer.reads == "hidden":
             flow["tap"] = "layers.0"
         kind = "indicators" if offer.form == "marginals" else "classes"
         flows = [
             {"from": "labels", "to": ["a", "b"], "objective": small.LABELS[kind]},
-            {**flow, "refresh": "step"},
+            {**flow, "refresh": refresh},
         ]
         maps = any(len(shape) == 3 for shape in self.taps.values())
         own = {"cnn": {"width": 4, "depth": 3}} if maps else {"mlp": {"hidden": [6, 6, 6]}}

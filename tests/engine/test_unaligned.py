@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -271,9 +271,6 @@ class TestMeans(SignalContract):
     """The contract of a statistic."""
 
     module = "kdmesh.offers"
-    expected_failures: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("test_a_mesh_runs_with_it", "test_ray_gives_the_same_bits"), "no built-in objective compares statistics"
-    )
 
     @pytest.fixture
     def offer(self) -> SignalOffer:
@@ -294,9 +291,6 @@ class TestNear(ObjectiveContract):
     zero_at_equality = True
     permutation_invariant = True
     doubling = 1.0
-    expected_failures: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("test_a_mesh_runs_with_it", "test_ray_gives_the_same_bits"), "no built-in signal is a statistic"
-    )
 
     @pytest.fixture
     def offer(self) -> ObjectiveOffer:

@@ -73,6 +73,12 @@ class DistanceConfig(Config):
     per_element: bool = Field(False, description="average over classes too, instead of summing over them")
 
 
+class PrototypeConfig(Config):
+    """Settings of `prototype`."""
+
+    per_element: bool = Field(False, description="average over the layer too, instead of summing over it")
+
+
 class BinaryCrossEntropyConfig(Config):
     """Settings of `bce`."""
 
@@ -248,6 +254,17 @@ OBJECTIVES = [
         reads="hidden",
         forms=("hidden",),
         reduction="mean over elements",
+    ),
+    ObjectiveOffer(
+        "prototype",
+        f"{ROOM}.prototype:Prototype",
+        PrototypeConfig,
+        "distance of a hidden layer to the mean that sources have of it for the label's class",
+        "Tan et al., FedProto: Federated Prototype Learning across Heterogeneous Clients, 2022",
+        reads="hidden",
+        forms=("hidden",),
+        needs=("labels",),
+        aligned=False,
     ),
     ObjectiveOffer(
         "attention",

@@ -64,6 +64,16 @@ SIGNALS = [
         form="hidden",
     ),
     SignalOffer(
+        "class_means",
+        "kdmesh.builtin.signals.class_means:ClassMeans",
+        summary="the mean of the layer that `tap` names for each class, and nothing of single samples",
+        paper="Tan et al., FedProto: Federated Prototype Learning across Heterogeneous Clients, 2022",
+        reads="hidden",
+        form="hidden",
+        needs=("labels", "classes"),
+        aligned=False,
+    ),
+    SignalOffer(
         "votes",
         "kdmesh.builtin.signals.votes:Votes",
         summary="the likeliest class alone: nothing else leaves the agent's host",
