@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import use_plugins_dir
-from kdmesh.cli.predict import FORMS, add_labels, add_trained, note_cut, progress, read
+from kdmesh.cli.predict import FORMS, MEASURED, add_labels, add_trained, note_cut, progress, read
 from kdmesh.errors import printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
         "texts, whose own tokens are the labels."
     )
     command = commands.add_parser("evaluate", help="measure a trained agent on a file of labels", description=about)
-    add_trained(command, "DATA", f"with labels: {FORMS}")
+    add_trained(command, "DATA", f"with labels: {FORMS}", MEASURED)
     add_labels(command)
     command.add_argument(
         "--by", metavar="COLUMN", action="append", default=[], help="also by the values of this column (repeatable)"
@@ -41,9 +41,11 @@ def execute(args: argparse.Namespace) -> int:
         found = evaluate(trained, inputs, args.by, args.label, told, cut)
     note_cut(trained, inputs, cut, left_out=trained.config.over == "drop")
     if args.json:
-        print(json.dumps({"agent": trained.config.agent, "samples": len(inputs), "figures": found}, indent=1))
+        said = {"agent": trained.config.agent, "samples": len(inputs), "split": inputs.split, "figures": found}
+        print(json.dumps(said, indent=1))
         return 0
-    print(f"{trained.config.agent} on {len(inputs):,} samples of {inputs.path.name}")
+    split = "" if inputs.split is None else f", split {inputs.split}"
+    print(f"{trained.config.agent} on {len(inputs):,} samples of {inputs.path.name}{split}")
     found = {printable(name, breaks=False): value for name, value in found.items()}
     width = max(map(len, found), default=0)
     for name, value in found.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli.common import use_plugins_dir
-from kdmesh.cli.predict import ROLES, add_folder, add_labels, add_reading, progress, read_inputs
+from kdmesh.cli.predict import MEASURED, ROLES, add_folder, add_labels, add_reading, progress, read_inputs
 from kdmesh.errors import MeshError, nearest, printable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     command.add_argument("--numbers", metavar="TYPE", help="gguf, ollama: f16 (the default), f32, bf16 or q8_0")
     command.add_argument("--data", metavar="FILE", help="score the file and the agent on these labelled samples")
     add_labels(command)
-    add_reading(command)
+    add_reading(command, MEASURED)
     command.set_defaults(execute=execute)
 
 

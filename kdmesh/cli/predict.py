@@ -23,6 +23,7 @@ FORMS = (
     "a table (.csv, .tsv, .jsonl, .parquet), images (a folder, .zip, .tar, or one), texts (.txt, one a line), "
     "arrays (.npy, .npz, .safetensors, IDX), or a folder that `save_to_disk` made"
 )
+MEASURED = " (default: test)"  # which split is, where labels are read
 ROLES = ("text", "pair", "prompt", "query", "candidates", "image")
 
 
@@ -43,11 +44,11 @@ def add(commands: Any) -> None:
     command.set_defaults(execute=execute)
 
 
-def add_trained(command: argparse.ArgumentParser, data: str, forms: str) -> None:
+def add_trained(command: argparse.ArgumentParser, data: str, forms: str, split: str = "") -> None:
     """Add an agent's folder, a file of samples in one of ``forms``, and how it is read and where it is computed."""
     add_folder(command)
     command.add_argument("data", metavar=data, help=forms)
-    add_reading(command)
+    add_reading(command, split)
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or mps (default: %(default)s)")
 
 
@@ -59,13 +60,16 @@ def add_folder(command: argparse.ArgumentParser) -> None:
     add_plugins_dir(command)
 
 
-def add_reading(command: argparse.ArgumentParser) -> None:
-    """Add how a file is read: columns that it calls otherwise than the one that was learned, and what it has of."""
+def add_reading(command: argparse.ArgumentParser, split: str = "") -> None:
+    """Add how a file is read: columns that it calls otherwise than the one that was learned, and which split of it.
+
+    ``split``: which one otherwise, in words.
+    """
     for role in ROLES:
         command.add_argument(
             f"--{role}", metavar="COLUMN", help=f"the column of the {role}, where it is called otherwise"
         )
-    command.add_argument("--split", metavar="NAME", help="of a file or folder that has several")
+    command.add_argument("--split", metavar="NAME", help=f"of a file or folder that has several{split}")
     command.add_argument("--root", metavar="DIR", help="from where paths of images lead (default: from their table)")
 
 
@@ -122,7 +126,10 @@ def read_inputs(args: argparse.Namespace, trained: Trained, where: str, labelled
     root, labels = (None if (one := getattr(args, name, None)) is None else Path(one) for name in ("root", "labels"))
     if labelled and trained.tags | trained.ranks and args.label is not None:  # its labels are parts of its samples
         named["spans" if trained.tags else "relevance"] = args.label
-    return read(Path(args.data), trained, Asked(named, labelled, getattr(args, "split", None), root, labels), where)
+    found = read(Path(args.data), trained, Asked(named, labelled, getattr(args, "split", None), root, labels), where)
+    for note in found.notes:
+        complain(f"kdmesh: note: {note}")
+    return found
 
 
 def note_cut(trained: Trained, inputs: Inputs, cut: Sequence[int], left_out: bool = False) -> None:

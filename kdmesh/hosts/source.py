@@ -71,7 +71,8 @@ class Source:
             if not table.owners and any(party.data for party in spec.parties.values()):
                 table = self._with_parties(table, spec, data)
             streams = self.streams or resolve(table, data, spec.streams)
-            table = prepared(table, spec, learnable(streams), self.fitted)
+            others = {name: streams[name].rows for name in ("validation", "test", "transfer") if name in streams}
+            table = prepared(table, spec, learnable(streams), self.fitted, others)
         except MeshError:
             raise
         except Exception as error:  # of a user's own data set

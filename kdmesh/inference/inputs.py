@@ -19,7 +19,7 @@ from kdmesh.tables.archive import Archive, is_archive, open_archive
 from kdmesh.tables.array_files import ARRAYS, read_arrays
 from kdmesh.tables.arrow import Arrow, Origin, image_column, is_saved
 from kdmesh.tables.candidates import Candidates, candidates_of, lists_of
-from kdmesh.tables.class_folders import found_in
+from kdmesh.tables.class_folders import SPLIT, found_in, splits_of
 from kdmesh.tables.decoding import Setting
 from kdmesh.tables.files import read_bytes, read_text
 from kdmesh.tables.idx import parse
@@ -42,6 +42,8 @@ FORMS = (
     ".csv, .tsv, .jsonl, .parquet, of texts also .txt (a line each), of arrays .npy, .npz, .safetensors and IDX, or a "
     "folder that `save_to_disk` made"
 )
+READ = (*TABLES, *ARRAYS, ".npy", "idx")  # of files in a folder, those that could be meant
+TEST = "test"  # the split that is measured, where a file has several
 BREAK = re.compile(r"\r\n|\n|\r")  # what ends a line of a file, and nothing that may stand in a text
 LISTS = Candidates._fields
 LEARNED = ("label", "values", "indicators")
@@ -53,8 +55,9 @@ class Asked:
     """How a file is read, where its agent's folder does not say.
 
     ``named``: columns by what they are, ``{"text": "body"}``, where this file calls them otherwise than the one that
-    was learned. ``labelled``: what was learned is read, too. ``split``: of a file that has several; ``root``: from
-    where a table's paths of images lead; ``labels``: the file of an array's labels.
+    was learned. ``labelled``: what was learned is read, too. ``split``: of a file that has several, by default, where
+    labels are read, its test split; ``root``: from where a table's paths of images lead; ``labels``: the file of an
+    array's labels.
     """
 
     named: Mapping[str, str] = field(default_factory=dict)
@@ -62,6 +65,20 @@ class Asked:
     split: str | None = None
     root: Path | None = None
     labels: Path | None = None
+
+    def chosen(self, splits: Sequence[str], path: Path, where: str) -> str:
+        """Which of a file's splits is read. MeshError where that is not said, or there is no such."""
+        if self.split in splits:
+            return self.split
+        listed = f"{path}: its splits are {', '.join(splits)}"
+        if self.split is not None:
+            instead = nearest(self.split, splits, "splits")
+            raise MeshError(f"{listed}; no {self.split!r}", where="--split", instead=instead)
+        if len(splits) == 1:
+            return splits[0]
+        if self.labelled and TEST in splits:
+            return TEST
+        raise MeshError(listed, where=where, instead=f"--split {' or '.join(splits)}")
 
     def refuse(self, what: str, *names: str) -> None:
         """Raise MeshError where one of these is given, `named` any column: ``what`` says why it means nothing."""
@@ -77,7 +94,8 @@ class Inputs:
 
     ``where``: what named the file, for errors; ``places``: where in it each sample stands, in what ``noun`` says;
     ``classes``: of images in folders of classes; ``read``: the columns of which samples were made; ``labels``: those
-    of arrays, and where they stand; ``lists``: the candidates of each query, and how relevant each is.
+    of arrays, and where they stand; ``lists``: the candidates of each query, and how relevant each is; ``split``: which
+    this is of the file, where it has several; ``notes``: what is to be said of the samples.
     """
 
     path: Path
@@ -90,6 +108,8 @@ class Inputs:
     read: Sequence[str] = ()
     labels: tuple[Tensor, str] | None = None
     lists: list[tuple[list[str], list[float]]] | None = None
+    split: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -119,10 +139,12 @@ def read(path: Path, trained: Trained, asked: Asked | None = None, where: str = 
         asked.refuse(f"{path}: a folder that `save_to_disk` made has its own", "root", "labels")
         return _saved(path, trained, asked, where)
     if images and (path.is_dir() or is_archive(path) or is_image(path.name)):
-        asked.refuse(f"{path}: images without columns", "named", "split", "root", "labels")
-        return _images(path, trained, where)
+        asked.refuse(f"{path}: images without columns", "named", "root", "labels")
+        return _images(path, trained, asked, where)
     if path.is_dir():
-        raise MeshError(f"{path} is a folder", where=where, instead=FORMS)
+        files = sorted(one.name for one in path.iterdir() if _kind(one) in READ)
+        instead = f"a file of it: {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}" if files else FORMS
+        raise MeshError(f"{path} is a folder", where=where, instead=instead)
     if kind in TABLES:
         asked.refuse(f"{path}: a table", "split", "labels")
         return _of_rows(path, _rows(path, trained, asked, where), trained, asked, where)
@@ -134,8 +156,7 @@ def read(path: Path, trained: Trained, asked: Asked | None = None, where: str = 
             raise MeshError(f"{path}: no file of texts", where=where, instead=instead)
         texts = _lines(path, trained, asked.labelled, where)
         return Inputs(path, where, texts, None, range(1, len(texts) + 1), "line")
-    x, labels = _arrays(path, kind, trained, asked, where)
-    return Inputs(path, where, x, None, range(len(x)), "row", labels=labels)
+    return _arrays(path, kind, trained, asked, where)
 
 
 def _rows(path: Path, trained: Trained, asked: Asked, where: str) -> Rows:
@@ -155,7 +176,7 @@ def _of_rows(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str)
         if odd := [role for role in asked.named if role != "image"]:
             raise MeshError(f"{path}: paths of images", where=f"--{odd[0]}", instead="--image COLUMN")
         column = asked.named.get("image") or str(trained.config.reads.get("image", "path"))
-        table.has_columns(rows, column)
+        _has_columns(rows, trained, [column])
         root = path.parent if asked.root is None else asked.root
         pictures = _pictures(open_archive(root, where), rows.texts(column), trained, where)
         return Inputs(path, where, pictures, rows, rows.lines, rows.noun, read=[column])
@@ -164,7 +185,8 @@ def _of_rows(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str)
         return _texts(path, rows, trained, asked, where)
     asked.refuse(f"{trained.config.agent} reads no such column", "named")
     asked.refuse(f"{path}: no images", "root")
-    return Inputs(path, where, _numbers(rows, trained), rows, rows.lines, rows.noun, read=trained.config.columns)
+    x, notes = _numbers(rows, trained)
+    return Inputs(path, where, x, rows, rows.lines, rows.noun, read=trained.config.columns, notes=notes)
 
 
 def _written(trained: Trained, how: str) -> str | None:
@@ -179,19 +201,15 @@ def _saved(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
     Classes that it declares go by their names, but where an agent learned numbers without.
     """
     known = read_folder(path, where)
-    if asked.split not in known and (asked.split is not None or len(known) > 1):
-        found = "several splits" if asked.split is None else f"no split {asked.split!r}"
-        instead = f"--split {' or '.join(known)}" if asked.split is None else nearest(asked.split, known, "splits")
-        raise MeshError(f"{path}: {found}: {', '.join(known)}", where="--split", instead=instead)
-    name = asked.split or next(iter(known))
-    split, source = known[name], f"{path}, split {name}"
+    name = asked.chosen([*known], path, where)
+    split, source, several = known[name], f"{path}, split {name}", name if len(known) > 1 else None
 
     def rows(part: Any, raw: Sequence[str] = ()) -> Rows:
         found = rows_of(part, source, where, raw)
         return named_classes(found, split) if trained.config.labels else found
 
     if trained.config.images is None:
-        return _of_rows(path, rows(split, _raw(trained, asked)), trained, asked, where)
+        return replace(_of_rows(path, rows(split, _raw(trained, asked)), trained, asked, where), split=several)
     learned = trained.config.reads.get("image")
     wanted = asked.named.get("image") or (learned if learned in split.column_names else None)
     column = image_column(split, wanted if wanted is None else str(wanted), str(path), where)
@@ -199,18 +217,28 @@ def _saved(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
     cells = rows(others) if others.column_names else None
     archive = Arrow(Origin(str(path)), where, name, column, split)
     pictures = _pictures(archive, archive.names, trained, where)
-    return Inputs(path, where, pictures, cells, range(len(archive.names)), "row", read=[column])
+    return Inputs(path, where, pictures, cells, range(len(archive.names)), "row", read=[column], split=several)
 
 
-def _images(path: Path, trained: Trained, where: str) -> Inputs:
-    """The images in a folder or an archive, or one alone; and their classes where they are in folders of such."""
+def _images(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
+    """The images in a folder or an archive, or one alone; and their classes where they are in folders of such.
+
+    All of them, whatever their folders are called, unless a split is asked for, or labels, which are of one.
+    """
     if path.is_file() and not is_archive(path):
+        asked.refuse(f"{path}: one image", "split")
         x = _pictures(open_archive(path.parent, where), [path.name], trained, where)
         return Inputs(path, where, x, None, [path.name], "image")
     archive = open_archive(path, where)
-    listing = found_in(archive)
+    listing, split = found_in(archive), None
+    if asked.labelled or asked.split is not None:
+        parts = splits_of(archive, trained.names)
+        named = asked.split if asked.split is None else SPLIT.get(asked.split.lower(), asked.split)
+        name = replace(asked, split=named).chosen([*parts], path, where)
+        split = name if len(parts) > 1 else None
+        listing = parts[name]
     x = _pictures(archive, listing.names, trained, where)
-    return Inputs(path, where, x, None, listing.names, "image", listing.labels)
+    return Inputs(path, where, x, None, listing.names, "image", listing.labels, split=split)
 
 
 def images_at(paths: list[Path], trained: Trained) -> Pictures:
@@ -276,18 +304,19 @@ def _reads(trained: Trained, asked: Asked) -> dict[str, Any]:
     return {**known, **named}
 
 
-def _numbers(rows: Rows, trained: Trained) -> Tensor:
-    """Features ``[N, F]``, in the order in which they were learned."""
+def _numbers(rows: Rows, trained: Trained) -> tuple[Tensor, list[str]]:
+    """Features ``[N, F]``, in the order in which they were learned, and what is to be said of them."""
     columns = trained.config.columns
     if not columns:
         shape = trained.config.input_shape
         what = f"{rows.path}: {trained.config.agent} learned samples of shape {shape} without names of columns"
         raise MeshError(what, where=rows.where, instead=f".npy, with an array {trained.wanted}")
-    table.has_columns(rows, *columns)
+    _has_columns(rows, trained, columns)
     if trained.prepared is not None:
-        return trained.prepared.of_cells(table.cells_of([rows], columns))
+        cells = table.cells_of([rows], columns)
+        return trained.prepared.of_cells(cells), trained.prepared.empty(cells, str(rows.path))
     found = [rows.numbers(name, "a number in every row: nothing is filled in") for name in columns]
-    return torch.tensor(found, dtype=torch.float32).T.contiguous()
+    return torch.tensor(found, dtype=torch.float32).T.contiguous(), []
 
 
 def _texts(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str) -> Inputs:
@@ -303,7 +332,7 @@ def _texts(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str) -
         roles.pop("text", None)  # prompts alone, of which what is written is measured
     listed = Candidates(**{role: roles.pop(role, None) for role in LISTS})
     columns = Columns(**{"text": None, **roles})
-    table.has_columns(rows, *columns.names(), *listed.names())
+    _has_columns(rows, trained, [*columns.names(), *listed.names()])
     samples, lists = samples_of(rows, columns), None
     if trained.tags and not asked.labelled:
         samples = [replace(one, spans=()) for one in samples]
@@ -318,19 +347,26 @@ def _texts(path: Path, rows: Rows, trained: Trained, asked: Asked, where: str) -
     return Inputs(path, where, samples, rows, rows.lines, rows.noun, read=read, lists=lists)
 
 
+def _has_columns(rows: Rows, trained: Trained, names: Sequence[str]) -> None:
+    """Refuse a table that lacks any of the columns which an agent reads."""
+    if missing := [name for name in names if name not in rows.columns]:
+        noun = "column" if len(missing) == 1 else "columns"
+        lacking = f"{rows.path}: no {noun} {', '.join(map(repr, missing))}"
+        what = f"{lacking}, which {trained.config.agent} reads; it reads {', '.join(names)}"
+        raise MeshError(what, where=rows.where, instead=nearest(missing[0], rows.columns, "the file's columns"))
+
+
 def compares(trained: Trained) -> bool:
     """Whether any metric of its run is of two answers."""
     names = [next(iter(one)) if isinstance(one, dict) else one for one in trained.config.metrics]
     return any("pairs" in registry().find("metrics", str(name), "metrics").needs for name in names)
 
 
-def _arrays(
-    path: Path, kind: str, trained: Trained, asked: Asked, where: str
-) -> tuple[Tensor, tuple[Tensor, str] | None]:
+def _arrays(path: Path, kind: str, trained: Trained, asked: Asked, where: str) -> Inputs:
     """Samples ``[N, ...]`` of a file of numbers, and labels; whole numbers may stay such, for the module's scaling."""
-    labels, beside = None, asked.labels
+    labels, beside, split = None, asked.labels, None
     if kind in ARRAYS:
-        x, labels = _of_named(path, asked, where)
+        x, labels, split = _of_named(path, asked, where)
     else:
         asked.refuse(f"{path}: one array", "split")
         x = _array(path, kind, 3, where)
@@ -353,7 +389,8 @@ def _arrays(
     found = taken(x, trained.divided_by, trained.prepared is not None and trained.prepared.fills)
     if isinstance(found, Unfit):
         raise MeshError(f"{path}, row {found.row}: {found.what}", where=where, instead=found.instead)
-    return trained.as_seen(found, where), labels
+    seen = trained.as_seen(found, where)
+    return Inputs(path, where, seen, None, range(len(seen)), "row", labels=labels, split=split)
 
 
 def _array(path: Path, kind: str, axes: int, where: str) -> Tensor:
@@ -365,14 +402,18 @@ def _array(path: Path, kind: str, axes: int, where: str) -> Tensor:
     raise MeshError(f"{path}: of no kind that is read", where=where, instead=FORMS if axes > 1 else ".npy or IDX")
 
 
-def _of_named(path: Path, asked: Asked, where: str) -> tuple[Tensor, tuple[Tensor, str] | None]:
-    """The samples of a split in a file of named arrays, and their labels: `x` and `y`, or `x_test` and `y_test`."""
+def _of_named(path: Path, asked: Asked, where: str) -> tuple[Tensor, tuple[Tensor, str] | None, str | None]:
+    """The samples of a split in a file of named arrays, and their labels: `x` and `y`, or `x_test` and `y_test`.
+
+    With the name of the split, where there are several.
+    """
     found = read_arrays(path, where)
     splits = {"train" if name == "x" else name[2:]: name for name in found if name == "x" or name.startswith("x_")}
-    if asked.split not in splits and (asked.split is not None or len(splits) != 1):
+    if not splits:
         what = f"{path}: arrays {', '.join(found)}"
-        instead = f"--split {' or '.join(splits)}" if splits else "an array x [N, ...], and labels y"
-        raise MeshError(what, where="--split" if splits else where, instead=instead)
-    name = splits[asked.split or next(iter(splits))]
+        raise MeshError(what, where=where, instead="an array x [N, ...], and labels y")
+    split = asked.chosen([*splits], path, where)
+    name = splits[split]
     own = f"y{name[1:]}"
-    return found[name], (found[own], f"{path}: {own}") if own in found and asked.labelled else None
+    labels = (found[own], f"{path}: {own}") if own in found and asked.labelled else None
+    return found[name], labels, split if len(splits) > 1 else None

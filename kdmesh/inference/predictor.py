@@ -103,7 +103,8 @@ class Predictor:
         for at, row in enumerate(rows):
             for name in columns:
                 if name not in row:
-                    raise self._wrong(f"row {at} has no {name!r}", "a value for each column, None where there is none")
+                    every = ", ".join(columns)
+                    raise self._wrong(f"row {at} has no {name!r}", f"a value for each of {every}, None if unknown")
 
         def number(cell: Any) -> float | None:
             try:
@@ -129,7 +130,8 @@ class Predictor:
         try:
             return float(row[name])
         except KeyError:
-            raise self._wrong(f"row {at} has no {name!r}", "a value for each column that it learned from") from None
+            every = ", ".join(self.trained.config.columns or ())
+            raise self._wrong(f"row {at} has no {name!r}", f"a value for each of {every}") from None
         except (TypeError, ValueError):
             raise self._wrong(f"row {at}, {name!r}: {row[name]!r:.40} is no number", "a number") from None
 

@@ -86,6 +86,10 @@ def _labels(trained: Trained, inputs: Inputs, label: str | None) -> Tensor:
     if len(wanted) != count:
         what = f"its folder is damaged: {len(wanted)} columns for {count} outputs"
         raise MeshError(what, file=str(trained.root), where="reads", instead="a complete copy of it")
+    if count == 1 and label is None and wanted[0] not in inputs.rows.columns:
+        what = f"{inputs.path}: no column {wanted[0]!r}, the labels that {trained.config.agent} learned"
+        instead = f"--label COLUMN, if it is called otherwise; {nearest(wanted[0], inputs.rows.columns, 'columns')}"
+        raise MeshError(what, where=inputs.where, instead=instead)
     table.has_columns(inputs.rows, *wanted)
     match trained.offer.labels:
         case "values":

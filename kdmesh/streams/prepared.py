@@ -55,6 +55,19 @@ class Group:
         """Whether a number fills gaps."""
         return self.asked.get("impute") is not None and not self.asked.get("encode")
 
+    def empty(self, cells: Cells) -> list[str]:
+        """The columns of which every cell is a gap, each with what it becomes, in words."""
+        missing, found = self.asked.get("missing", ()), []
+        for place, name in enumerate(self.columns):
+            if any(one is not None for one in cells.words(name, missing)):
+                continue
+            if self.fills or FILL in self.numbers:
+                by = repr(self.fills[place]) if self.fills else f"{self.numbers[FILL][place]:g}"
+                found.append(f"{name} (filled with {by})")
+            else:
+                found.append(f"{name} (none of its categories)")
+        return found
+
     def outputs(self) -> list[str]:
         """What the columns are called that it gives."""
         flags = [f"{name} is missing" for name, there in zip(self.columns, self.gaps, strict=False) if there]
@@ -191,6 +204,11 @@ class Prepared:
     def fills(self) -> bool:
         """Whether it fills gaps of numbers."""
         return any(group.imputes_numbers for group in self.groups)
+
+    def empty(self, cells: Cells, of: str) -> list[str]:
+        """What is to be said of columns that have nothing in several rows, which are all ``of`` something."""
+        found = [said for group in self.groups for said in group.empty(cells)] if len(cells) > 1 else []
+        return [f"every cell of {of} is empty in {', '.join(found)}"] if found else []
 
     def of_cells(self, cells: Cells, learned: bool = True) -> Tensor:
         """Samples ``[N, F]`` float32 of cells. MeshError that names the cell which cannot be one."""

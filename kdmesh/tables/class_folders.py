@@ -37,10 +37,12 @@ class Listing(NamedTuple):
     others: list[str]  # files that are no images
 
 
-def splits_of(archive: Archive) -> dict[str, Listing]:
+def splits_of(archive: Archive, classes: Collection[str] | None = None) -> dict[str, Listing]:
     """The images of each split by its name, where the folders at the top are those of splits; else all as `train`.
 
-    Folders around all of these are looked through. MeshError where a split is there twice, or stands beside classes.
+    Folders around all of these are looked through. ``classes``: those of who learned before, which go by their names
+    whatever else these mean; the split train may then be missing. MeshError where a split is there twice, or stands
+    beside classes.
     """
     prefix = ""
     while True:
@@ -48,7 +50,11 @@ def splits_of(archive: Archive) -> dict[str, Listing]:
         images = [name for name in inside if is_image(name)]
         tops = list(dict.fromkeys(name.split("/")[0] for name in images if "/" in name))
         known = {top: SPLIT[top.lower()] for top in tops if top.lower() in SPLIT}
-        if "train" in known.values() and (len(known) > 1 or len(tops) == 1):
+        if classes is None:
+            splits = "train" in known.values() and (len(known) > 1 or len(tops) == 1)
+        else:
+            splits = bool(known) and not {*tops} & {*classes}
+        if splits:
             break
         if len(tops) != 1 or any(name.count("/") < 2 for name in images):
             return {"train": listed(archive, prefix)}

@@ -17,7 +17,7 @@ from kdmesh.streams.prepared import BY, ENCODE, FILL, Group, Prepared
 from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -209,10 +209,17 @@ def prepares(spec: MeshSpec) -> bool:
     return bool(spec.data and spec.data.prepare) or any(one.prepare is not None for one in spec.agents.values())
 
 
-def prepared(table: Table, spec: MeshSpec, rows: Tensor | None, fitted: Fitted | None = None) -> Table:
+def prepared(
+    table: Table,
+    spec: MeshSpec,
+    rows: Tensor | None,
+    fitted: Fitted | None = None,
+    others: Mapping[str, Tensor] | None = None,
+) -> Table:
     """The table with samples as the mesh prepares them; itself, where it does not, or they are so already.
 
-    ``rows``: those of train that any host may know; ``fitted``: what was learned of them before.
+    ``rows``: those of train that any host may know; ``fitted``: what was learned of them before; ``others``: the rows
+    of the other splits, of which is told where they have nothing in a column.
     """
     if not prepares(spec) or table.prepared is not None:
         return table
@@ -232,7 +239,12 @@ def prepared(table: Table, spec: MeshSpec, rows: Tensor | None, fitted: Fitted |
     if table.cells is None:
         sources = table.features
         return replace(table, x=x, known=table.tensor, sources=sources, features=made.outputs, prepared=made, own=own)
-    read = {name for one in (made, *(agent for _, agent in own.values())) for name in one.columns}
+    every = [made, *(agent for _, agent in own.values())]
+    read = {name for one in every for name in one.columns}
+    said: list[str] = []
+    if fitted is None:
+        parts = {split: table.cells.take(held.tolist()) for split, held in (others or {}).items()}
+        said += dict.fromkeys(note for split, part in parts.items() for one in every for note in one.empty(part, split))
     return replace(
         table,
         x=x,
@@ -240,16 +252,18 @@ def prepared(table: Table, spec: MeshSpec, rows: Tensor | None, fitted: Fitted |
         known=table.cells.known(read),
         sources=[name for name in table.cells.columns if name in read],
         features=made.outputs,
-        left_out={**table.left_out, **_left_out(table.cells, read)},
+        left_out={**table.left_out, **_left_out(table.cells, rows, read)},
         prepared=made,
         own=own,
+        notes=[*table.notes, *said],
     )
 
 
-def _left_out(cells: Cells, read: set[str]) -> dict[str, str]:
-    """The columns that nobody reads, and why."""
-    return {
-        name: "every cell is empty" if all(map(gap, column)) else REST
-        for name, column in cells.columns.items()
-        if name not in read
-    }
+def _left_out(cells: Cells, rows: Tensor | None, read: set[str]) -> dict[str, str]:
+    """The columns that nobody reads, and why; ``rows``: those of train."""
+    assert rows is not None
+    train, found = cells.take(rows.tolist()).columns, {}
+    for name in (one for one in cells.columns if one not in read):
+        empty = [all(map(gap, columns[name])) for columns in (cells.columns, train)]
+        found[name] = "every cell is empty" if empty[0] else "every cell of train is empty" if empty[1] else REST
+    return found

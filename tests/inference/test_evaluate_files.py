@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def test_images_that_a_table_names_and_that_a_library_saved(tmp_path: Path, caps
     by = measured(capsys, agent, tmp_path / "test.csv", *root, "--by", "site")
     assert by.pop("accuracy_by_site")["rows"] == {"p": 8, "q": 8} and by == figures
     assert measured(capsys, agent, tmp_path / "saved", "--split", "test") == figures
-    assert measured(capsys, agent, tmp_path / "one") == figures
+    assert measured(capsys, agent, tmp_path / "saved") == figures == measured(capsys, agent, tmp_path / "one")
     renamed = (tmp_path / "test.csv").read_text(encoding="utf-8").replace("picture,kind", "file,class", 1)
     (tmp_path / "renamed.csv").write_text(renamed, encoding="utf-8")
     more = ("--image", "file", "--label", "class")
@@ -92,10 +93,10 @@ def test_images_that_a_table_names_and_that_a_library_saved(tmp_path: Path, caps
         (tmp_path / "one",), (tmp_path / "saved", "--split", "test"), (tmp_path / "x.npy",)
     )]  # fmt: skip
     assert answers[0] == answers[1] == answers[2] and answers[0].startswith("row,label,probability\n0,")
+    assert "--split train or test" in refused(capsys, "predict", agent, tmp_path / "saved")
     for words, said in (
         ((tmp_path / "test.csv",), "no file"),
-        ((tmp_path / "saved",), "--split train or test"),
-        ((tmp_path / "saved", "--split", "dev"), "no split 'dev'"),
+        ((tmp_path / "saved", "--split", "dev"), "its splits are train, test; no 'dev'"),
         ((tmp_path / "test.csv", "--split", "test"), "without it"),
         ((tmp_path / "images", *root), "images without columns"),
         ((tmp_path / "test.csv", *root, "--text", "site"), "--image COLUMN"),
@@ -120,6 +121,58 @@ def test_who_learned_folders_is_measured_by_a_table(tmp_path: Path, capsys: Any)
     assert measured(capsys, agent, tmp_path / "other.csv", "--label", "kind") == figures
 
 
+def test_a_split_of_images_in_folders(tmp_path: Path, capsys: Any) -> None:
+    parts = {"train": range(40), "val": range(40, 48), "test": range(48, 64)}
+    for part, numbers in parts.items():
+        for number in numbers:
+            folder = tmp_path / "images" / part / CLASSES[Y[number]]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(PIXELS[number]).save(folder / f"{number:02}.png")
+    images = tmp_path / "images"
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "images")
+    mesh = {"data": {"dataset": {"images": {"path": packed}}}, "agents": {"s": {"model": MLP}}}
+    agent, figures = trained(mesh, tmp_path / "out")
+    assert measured(capsys, agent, packed) == figures == measured(capsys, agent, images)
+    assert measured(capsys, agent, images / "test") == figures
+    assert "s on 16 samples of packed.zip, split test" in told(capsys, "evaluate", agent, packed, "--quiet")
+    for part, numbers in parts.items():
+        found = json.loads(told(capsys, "evaluate", agent, packed, "--split", part, "--json", "--quiet"))
+        assert found["samples"] == len(numbers)
+        assert found["figures"] == measured(capsys, agent, images / part)
+        rows = told(capsys, "predict", agent, packed, "--split", part).splitlines()[1:]
+        assert [row.split(",")[0].split("/")[-1] for row in rows] == [
+            f"{number:02}.png" for number in _by_class(numbers)
+        ]
+    assert len(told(capsys, "predict", agent, packed).splitlines()) == 65, "all of them, where no split is asked for"
+    for name in ("validation", "VAL"):
+        assert measured(capsys, agent, packed, "--split", name) == measured(capsys, agent, images / "val")
+    said = refused(capsys, "evaluate", agent, packed, "--split", "tst")
+    assert "its splits are test, train, validation; no 'tst'" in said and "did you mean 'test'" in said
+    shutil.rmtree(images / "test")
+    said = refused(capsys, "evaluate", agent, images)
+    assert "its splits are train, validation" in said and "--split train or validation" in said
+    shutil.rmtree(images / "train")
+    assert measured(capsys, agent, images) == measured(capsys, agent, packed, "--split", "val")
+    (one,) = images.glob("val/*/40.png")
+    assert "one image" in refused(capsys, "predict", agent, one, "--split", "test")
+
+
+def _by_class(numbers: range) -> list[int]:
+    """Images in the order of their paths."""
+    return sorted(numbers, key=lambda number: (Y[number], number))
+
+
+def test_of_a_folder_of_files_one_is_asked_for(tmp_path: Path, capsys: Any) -> None:
+    lines = ["a,b,label", *(f"{number},{number % 7},{CLASSES[number % 3]}" for number in range(40))]
+    (tmp_path / "data").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "data" / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
+    data = {"csv": {"path": str(tmp_path / "data" / "train.csv")}}
+    agent, _ = trained({"data": {"dataset": data, "test": 0.2}, "agents": {"s": {"model": MLP}}}, tmp_path / "out")
+    said = refused(capsys, "evaluate", agent, tmp_path / "data")
+    assert "data is a folder" in said and "a file of it: test.csv, train.csv" in said
+
+
 def test_arrays_with_labels_of_their_own(tmp_path: Path, capsys: Any) -> None:
     idx(tmp_path / "idx")
     data = {"idx": {"folder": str(tmp_path / "idx")}}
@@ -130,11 +183,12 @@ def test_arrays_with_labels_of_their_own(tmp_path: Path, capsys: Any) -> None:
     for words in (
         (tmp_path / "idx" / "t10k-images-idx3-ubyte",),
         (tmp_path / "a.npz", "--split", "test"),
+        (tmp_path / "a.npz",),
         (tmp_path / "x.npy", "--labels", labels),
     ):
         assert measured(capsys, agent, *words) == figures
     for words, said in (
-        ((tmp_path / "a.npz",), "--split train or test"),
+        ((tmp_path / "a.npz", "--split", "validation"), "its splits are train, test; no 'validation'"),
         ((tmp_path / "a.npz", "--split", "test", "--labels", labels), "has labels of its own"),
         ((tmp_path / "x.npy",), "--labels FILE"),
         ((tmp_path / "x.npy", "--labels", tmp_path / "x.npy"), "labels of shape [16, 1, 6, 6]"),

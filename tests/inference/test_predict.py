@@ -223,7 +223,8 @@ def small(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "text", "what"),
     [
-        ("d.csv", "a,c\n1,2\n", "no column 'b'"),
+        ("d.csv", "a,c\n1,2\n", "no column 'b', which s reads; it reads a, b"),
+        ("d.csv", "c\n1\n", "no columns 'a', 'b', which s reads"),
         ("d.csv", "a,b\n1,2\n3,x\n", "column 'b', line 3: 'x' is not a finite number"),
         ("d.csv", "a,b\n1,nan\n", "'nan' is not a finite number"),
         ("d.csv", "", "d.csv"),

@@ -158,7 +158,8 @@ def test_cells_that_it_cannot_read_are_named(
     for row in rows:
         del row[column]
     assert main(["predict", str(agent), str(saved(folder / "less.csv", rows)), "--quiet"]) == 2
-    assert f"no column {column!r}" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"no column {column!r}, which" in said and "it reads age, " in said and "the file's columns: " in said
 
 
 def mesh(folder: Path, prepare: Any, **more: Any) -> dict[str, Any]:
@@ -221,6 +222,37 @@ def test_a_cell_of_test_that_no_group_reads_is_told_at_the_group(folder: Path, c
     with pytest.raises(MeshError, match=rf"odd-test.csv, column 'age', line 5: '{cell}' is not") as error:
         examined(given)
     assert error.value.where == "data.prepare.0"
+
+
+def test_a_column_with_nothing_in_it_is_said(folder: Path, agent: Path, capsys: Any) -> None:
+    rows = rows_of(folder / "census-test.csv")
+    held = saved(folder / "empty-test.csv", [{**row, "age": "", "workclass": "?", "gain": ""} for row in rows])
+    given = mesh(folder, WHOLE)
+    given["data"]["dataset"]["csv"]["test_path"] = str(held)
+    told_before = mesh(folder, WHOLE)
+    told_before["data"]["dataset"]["csv"]["test_path"] = str(folder / "census-test.csv")
+    assert not any("every cell" in note for note in examined(told_before).notes)
+    found = examined(given)
+    (note,) = [note for note in found.notes if "every cell" in note]
+    made = found.table.prepared
+    fills = {name: f"{made.groups[0].numbers['fill'][at]:g}" for at, name in enumerate(made.groups[0].columns)}
+    assert note == (
+        f"every cell of test is empty in age (filled with {fills['age']}), gain (filled with {fills['gain']}), "
+        "workclass (none of its categories)"
+    )
+    assert main(["predict", str(agent), str(held), "--quiet"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("note: ") == 1 and "empty-test.csv is empty in age (filled with " in said
+    one = saved(folder / "one.csv", [{**rows[0], "age": ""}])
+    assert main(["predict", str(agent), str(one), "--quiet"]) == 0 and not capsys.readouterr().err
+
+    bare = saved(folder / "bare.csv", [{**row, "age": ""} for row in rows_of(folder / "census.csv")])
+    given["data"]["dataset"]["csv"] |= {"path": str(bare), "test_path": str(folder / "census-test.csv")}
+    table = examined(given).table
+    assert table.left_out["age"] == "every cell of train is empty" and "age" not in table.sources
+    given["data"]["prepare"] = [{"columns": ["age"], "impute": "median"}]
+    with pytest.raises(MeshError, match=r"bare.csv, column 'age', line \d+: this and all \d+ cells of train are empty"):
+        examined(given)
 
 
 def test_what_says_the_label_is_named(folder: Path) -> None:
