@@ -146,7 +146,7 @@ def table_of(
     pools: list[Rows] = []
     notes: list[str] = []
     if learned:
-        train, pools, notes = apart(train, learned, list(held.values()))
+        train, pools, notes = apart(train, learned, list(held.values()), classes)
     pools += [pool] if pool is not None else []
     splits = {"train": train, **held}
     parts = list(splits.values())
@@ -262,13 +262,20 @@ def _counting(x: Tensor | Unread, rows: int, names: Sequence[str]) -> list[str]:
     return [name for name, counts in zip(names, found.tolist(), strict=True) if counts]
 
 
-def apart(train: Rows, learned: Sequence[str], others: Sequence[Rows]) -> tuple[Rows, list[Rows], list[str]]:
+def bare_of(rows: Rows, learned: Sequence[str]) -> list[bool]:
+    """Whether a row has no label, since every column of ``learned`` is empty, for each."""
+    return [all(map(_blank, values)) for values in zip(*map(rows.column, learned), strict=True)]
+
+
+def apart(
+    train: Rows, learned: Sequence[str], others: Sequence[Rows], classes: int | None = None
+) -> tuple[Rows, list[Rows], list[str]]:
     """The rows of train that have labels, those that have none, if any, and what is to be said of that.
 
-    A row has none where every column of ``learned`` is empty. ``others``: the tables of other splits, which must have
-    labels. MeshError where no row has any.
+    ``others``: the tables of other splits, which must have labels. MeshError where no row has any; ``classes``: as
+    given, which may have been meant for such rows.
     """
-    empty = [all(map(_blank, values)) for values in zip(*map(train.column, learned), strict=True)]
+    empty = bare_of(train, learned)
     if not any(empty):
         return train, [], []
     named = ", ".join(map(repr, learned))
@@ -277,6 +284,11 @@ def apart(train: Rows, learned: Sequence[str], others: Sequence[Rows]) -> tuple[
         also = f", and {' and '.join(held)} alone has some" if held else ""
         what = f"{train.path}: no row has a label in column {named}{also}"
         instead = "labels to learn from; or `transfer_path`, for rows without, beside a `path` of rows with labels"
+        if classes is not None and not held:
+            instead = (
+                f"labels to learn from; or, for rows that all have none (classes: {classes}), no setting `label` and "
+                "no column 'label' in any file"
+            )
         raise MeshError(what, where=train.where, instead=instead)
     count = sum(empty)
     has = "row has" if count == 1 else "rows have"

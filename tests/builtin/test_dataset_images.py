@@ -177,6 +177,47 @@ def test_a_table_of_paths_has_labels_of_every_kind(folder, tmp_path):
     refused("odd.csv, line 2: .*7.png: is not in it", path=tmp_path / "odd.csv", root=packed)
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_rows_of_a_table_without_a_label_are_a_pool(folder, tmp_path, lazy):
+    names = [f"train/{label}/{n}.png" for label in ("cat", "dog") for n in range(3)]
+    told = ["cat", "", "cat", " ", "dog", ""]
+    (folder / "train.csv").write_text("path,label\n" + "\n".join(map(",".join, zip(names, told, strict=True))))
+    held = "path,label\ntest/dog/0.png,dog\ntest/cat/1.png,cat\n"
+    (folder / "test.csv").write_text(held)
+    paths = {"path": folder / "train.csv", "test_path": folder / "test.csv"}
+    table = read(**paths, transfer_path=folder / "transfer", lazy=lazy)
+    order = [names[0], names[2], names[4], "test/dog/0.png", "test/cat/1.png", names[1], names[3], names[5]]
+    wanted = [read(path=folder / "train").tensor, read(path=folder / "test").tensor]
+    at = {name: wanted[0][n] for n, name in enumerate(names)}
+    at |= {"test/dog/0.png": wanted[1][3], "test/cat/1.png": wanted[1][1]}
+    assert torch.equal(table.tensor[:8], torch.stack([at[name] for name in order]))
+    assert table.y.tolist() == [0, 0, 1, 1, 0, *[-1] * 9] and table.labels == ["cat", "dog"]
+    assert {name: rows.tolist() for name, rows in table.official.items()} == {
+        "train": [0, 1, 2], "test": [3, 4], "transfer": [*range(5, 14)],
+    }  # fmt: skip
+    assert table.columns["path"][:8] == order
+    (note,) = table.notes
+    assert note.endswith("train.csv: 3 of 6 rows have no label in column 'label': the split `transfer`")
+    alone = read(path=folder / "train.csv", lazy=lazy)
+    assert [*alone.official] == ["train", "transfer"] and alone.y.tolist() == [0, 0, 1, -1, -1, -1]
+    with pytest.raises(MeshError, match=r"train\.csv, line 3: .*dog/9\.png: no file"):
+        (folder / "train.csv").write_text(f"path,label\n{names[0]},cat\ntrain/dog/9.png,\n")
+        _ = read(path=folder / "train.csv", lazy=lazy).tensor
+    (folder / "test.csv").write_text(held.replace(",cat", ","))
+    (folder / "train.csv").write_text(f"path,label\n{names[0]},cat\n{names[3]},dog\n")
+    refused("test.csv, column 'label', line 3: '' is not a class", **paths, lazy=lazy)
+
+
+def test_a_table_of_which_no_row_has_a_label(folder):
+    (folder / "train.csv").write_text("path,label\ntrain/cat/0.png,\ntrain/dog/0.png,\n")
+    refused("train.csv: no row has a label in column 'label'", "`transfer_path`, for rows without",
+            path=folder / "train.csv")  # fmt: skip
+    refused("no row has a label", "(classes: 2), no setting `label` and no column 'label'",
+            path=folder / "train.csv", classes=2)  # fmt: skip
+    (folder / "train.csv").write_text("path\ntrain/cat/0.png\ntrain/dog/0.png\n")
+    assert read(path=folder / "train.csv", classes=2).y is None
+
+
 def test_settings_of_tables_are_refused_for_folders(folder):
     with pytest.raises(ValueError, match="`label` goes with a table of paths"):
         read(path=folder, label="x")

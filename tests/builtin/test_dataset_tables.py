@@ -116,6 +116,9 @@ def test_labels_in_test_alone_and_nowhere(tmp_path):
     what = "a.csv: no row has a label in column 'label', and .*t.csv alone has some"
     refused("csv", what, "transfer_path", path=none, test_path=test)
     refused("csv", "a.csv: no row has a label in column 'label'\n", path=none)
+    refused("csv", "no row has a label", "for rows that all have none (classes: 2), no setting `label`", path=none,
+            classes=2)  # fmt: skip
+    refused("csv", "t.csv alone has some", "labels to learn from", path=none, test_path=test, classes=2)
     bare = csv(tmp_path / "b.csv", [row[:3] for row in ROWS], NAMES[:3])
     refused("csv", "no column 'label'", path=bare)
     table = read("csv", path=bare, classes=2)

@@ -53,6 +53,17 @@ def test_a_saved_folder_gives_images_classes_and_splits(saved, more):
     assert turned.y.tolist() == LABELS["test"] and not turned.official
 
 
+def test_images_of_a_saved_folder_without_a_label_are_a_pool(tmp_path):
+    kinds = Features({"photo": Image(), "kind": ClassLabel(names=["cat", "dog"])})
+    rows = [{"photo": Pillow.fromarray(pixels(number)), "kind": one} for number, one in enumerate([0, None, 1, None])]
+    Dataset.from_list(rows, features=kinds).save_to_disk(tmp_path / "some")
+    table = OFFERS["images"].make({"path": str(tmp_path / "some"), "label": "kind"})
+    assert table.y.tolist() == [0, 1, -1, -1] and table.labels == ["cat", "dog"]
+    assert {name: rows.tolist() for name, rows in table.official.items()} == {"train": [0, 1], "transfer": [2, 3]}
+    wanted = torch.from_numpy(np.stack([pixels(number).transpose(2, 0, 1) for number in (0, 2, 1, 3)])).float() / 255
+    assert torch.equal(table.tensor, wanted)
+
+
 def test_what_is_wrong_with_a_saved_folder_is_named(saved, tmp_path):
     for settings, what in (
         ({"label": "none"}, "no column 'none'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -23,10 +23,12 @@ from kdmesh.tables.kinds import is_table
 from kdmesh.tables.parquet import class_names, official, rows_of
 from kdmesh.tables.pictures import Pictures
 from kdmesh.tables.reading import read_rows
-from kdmesh.tables.rows import Rows, has_columns, indicators_of, labels_of, values_of
+from kdmesh.tables.rows import Rows, apart, bare_of, has_columns, indicators_of, labels_of, values_of
 
 WHERE = "data.dataset.images"
 PARTS = ("train", "validation", "test", "transfer")
+BARE = "train, without labels"
+"""Images of the table of train whose label is empty: the first of `transfer`."""
 DROP = "; or bad: drop, to leave such images out"
 BAD = 0.5  # of a split's images: who leaves out more has named the wrong files
 
@@ -69,7 +71,8 @@ def images(
     """Return images ``[N, channels, height, width]`` with values 0 .. 1, in the sorted order of their names.
 
     Classes are the folders at the top of ``path``, below those of splits if it has such; or columns of a table of
-    paths, in its own order. What has no label is the official split `transfer`, or, if nothing has one, all the data.
+    paths, in its own order. What has no label, a row of a table whose label is empty too, is the official split
+    `transfer`, or, if nothing has one, all the data.
     ``lazy``: they are decoded when a batch asks for them, by ``workers`` processes if there are any.
     """
     needed(f"{WHERE}.{'path' if hub is None else 'hub'}")
@@ -90,6 +93,8 @@ def images(
     else:
         what = f"{source} is no folder of the `datasets` library"
         raise MeshError(what, where=f"{WHERE}.splits", instead="test_path, or folders of splits")
+    learned = values or indicators or [label or "label"]
+    parts = _apart(parts, learned, classes)
     shape = _shape(parts, form, bad == "drop")
     count = sum(len(part.names) for part in parts.values())
     if lazy is None:
@@ -97,10 +102,10 @@ def images(
     read = {split: _read(part, split, form, shape, bad == "drop", lazy) for split, part in parts.items()}
     y, count, names = _labels(parts, label, values, indicators, classes)
     ends = torch.tensor([len(part.kept) for part in parts.values()]).cumsum(0).tolist()
-    own = {
-        split: torch.arange(end - len(part.kept), end) for (split, part), end in zip(parts.items(), ends, strict=True)
-    }
-    learned = values or indicators or [label or "label"]
+    own: dict[str, Tensor] = {}
+    for (split, part), end in zip(parts.items(), ends, strict=True):
+        name, rows = "transfer" if split == BARE else split, torch.arange(end - len(part.kept), end)
+        own[name] = torch.cat([own[name], rows]) if name in own else rows
     reads: dict[str, str | list[str]] = {}
     if parts["train"].rows is not None:
         kind = "values" if values else "indicators" if indicators else "label"
@@ -167,6 +172,27 @@ def _of_table(rows: Rows, path: Path, root: str | None, image: str) -> Part:
             what = f"{rows.at(row, image)}: {name!r} is no path"
             raise MeshError(what, where=rows.where, instead="the path of an image")
     return Part(rows.where, archive, names, rows=rows)
+
+
+def _apart(parts: dict[str, Part], learned: list[str], classes: int | None) -> dict[str, Part]:
+    """The same, but images of train that its table gives no label as a part of their own."""
+    train = parts["train"]
+    if train.rows is None or not {*learned} <= {*train.rows.columns}:
+        return parts
+    held = [parts[name].rows for name in ("validation", "test") if name in parts]
+    told, pools, notes = apart(
+        train.rows, learned, [rows for rows in held if rows is not None and {*learned} <= {*rows.columns}], classes
+    )
+    if not pools:
+        return parts
+    bare = bare_of(train.rows, learned)
+    names = {flag: [name for name, own in zip(train.names, bare, strict=True) if own is flag] for flag in (True, False)}
+    found = {
+        **parts,
+        "train": replace(train, names=names[False], rows=told),
+        BARE: replace(train, names=names[True], rows=pools[0], kept=[], notes=notes),
+    }
+    return {name: found[name] for name in ("train", "validation", "test", BARE, "transfer") if name in found}
 
 
 def _others(listing: Listing) -> list[str]:
@@ -283,8 +309,8 @@ def _labels(
     classes: int | None,
 ) -> tuple[Tensor | None, int, list[str]]:
     """Labels of all that are kept, how many classes there are, and names; no label for those of `transfer`."""
-    train, pool = parts["train"], parts.get("transfer")
-    told = [part for part in parts.values() if part is not pool]
+    train, pools = parts["train"], [parts[name] for name in (BARE, "transfer") if name in parts]
+    told = [part for name, part in parts.items() if name not in (BARE, "transfer")]
     tables = [part.rows for part in told if part.rows is not None]
     if tables and len(tables) < len(told):
         what = "some splits are tables of paths, and others are folders"
@@ -320,8 +346,8 @@ def _labels(
             raise MeshError(what, where=f"{WHERE}.classes", instead=f"classes: {len(names)}")
         place = {name: number for number, name in enumerate(names)}
         y, count = torch.tensor([_number(part, at, place) for part in told for at in part.kept]), classes or len(names)
-    if pool is not None:
-        y = torch.cat([y, no_labels(y, len(pool.kept))])
+    if pools:
+        y = torch.cat([y, no_labels(y, sum(len(pool.kept) for pool in pools))])
     return y, count, names
 
 

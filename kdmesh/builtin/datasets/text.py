@@ -81,7 +81,7 @@ def text(
         parts, declared, licence = _library(source, hub, name, revision, splits, files, later, label, licence)
     if messages is not None and tools is None and all("tools" in rows.columns for rows in parts.values()):
         columns = replace(columns, tools="tools")
-    told, pools, apart_notes = _labelled(parts, learned, columns)
+    told, pools, apart_notes = _labelled(parts, learned, classes)
     every = [*(labelled := list(told.values())), *pools]
     read = _asked(labelled, columns, text is not None, [*listed.names(), *learned])
     read += _asked(pools, columns, text is not None, []) if pools else []
@@ -193,7 +193,7 @@ def _library(
 
 
 def _labelled(
-    parts: dict[str, Rows], learned: list[str], columns: Columns
+    parts: dict[str, Rows], learned: list[str], classes: int | None
 ) -> tuple[dict[str, Rows], list[Rows], list[str]]:
     """The rows with labels, by split; those without; and what is to be said of that."""
     told = {name: rows for name, rows in parts.items() if name != "transfer"}
@@ -201,7 +201,7 @@ def _labelled(
         return told, [], []
     has_columns(told["train"], *learned)
     held = [rows for name, rows in told.items() if name != "train"]
-    train, pools, notes = apart(told["train"], learned, held)
+    train, pools, notes = apart(told["train"], learned, held, classes)
     return {**told, "train": train}, [*pools, *(parts[name] for name in parts if name == "transfer")], notes
 
 
