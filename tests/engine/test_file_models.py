@@ -257,6 +257,38 @@ def test_types_that_nobody_reviewed_are_named_and_may_be_trusted(files: Path, tm
         kdmesh.load(folder, code=False)
 
 
+class Gone:
+    """Stands in a file; whoever reads it elsewhere has none."""
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_the_command_line_names_what_is_not_reviewed(
+    files: Path, tmp_path: Path, monkeypatch: Any, capsys: Any, command: str
+) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from skops import io
+
+    model = LogisticRegression().fit(X, Y)
+    model.extra_ = Gone()  # type: ignore[attr-defined]  # as estimators of other packages hold types of their own
+    io.dump(model, files / "gone.skops")
+    name = f"{__name__}.Gone"
+    monkeypatch.delattr(f"{__name__}.Gone")
+    written = tmp_path / "mesh.json"
+    for trusted, where, said in (
+        ([], "path", [f"gone.skops holds types that are not reviewed: {name}", f"trusted: [{name}] beside path"]),
+        ([name, "os.system"], "trusted", ["gone.skops holds no os.system", "leave it out"]),
+        ([name], "path", ["gone.skops holds what cannot be imported here: AttributeError", "the package that has"]),
+    ):
+        written.write_text(json.dumps(mesh(files, {"sklearn": {"path": "gone.skops", "trusted": trusted}})))
+        out = ["--out", str(tmp_path / "runs")] if command == "run" else []
+        assert main([command, str(written), *out]) == 2
+        found = capsys.readouterr().err
+        assert "Traceback" not in found and found.startswith("kdmesh: error: ")
+        assert f"agents.t.model.sklearn.{where}: " in found and "\n  instead: " in found
+        assert all(one in found for one in said), found
+    assert not [*(tmp_path / "runs").glob("*/*/agents")]
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "content", "said"),
     [

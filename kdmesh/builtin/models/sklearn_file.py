@@ -5,14 +5,18 @@ A file of skops names the types that it holds, and nothing of it is built before
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 
 from kdmesh.builtin.models._file import FileModel
+from kdmesh.errors import MeshError, text_of
 
 TREES = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
 """Compiled trees, which follow the places that a file gives without a look: these are looked at here, see `_sound`."""
@@ -48,13 +52,21 @@ class SklearnFile(FileModel):
         """The estimator. MeshError that names types which nobody has reviewed."""
         from skops import io
 
-        reviewed, held = {*REVIEWED, *self.settings["trusted"]}, {*io.get_untrusted_types(data=content)}
-        odd = sorted(held - reviewed)
+        trusted, held = {*self.settings["trusted"]}, {*io.get_untrusted_types(data=content)}
+        odd = sorted(held - {*REVIEWED} - trusted)
         if odd:
             what = f"holds types that are not reviewed: {', '.join(odd)}"
-            instead = f"another file; or, where you have read what these do, trusted: [{', '.join(odd)}]"
+            instead = f"another file; or, where you have read what these do, trusted: [{', '.join(odd)}] beside path"
             raise self._wrong(what, instead)
-        model = io.loads(content, trusted=sorted(held))
+        if idle := sorted(trusted - held - _types(content)):
+            what = f"{self.kdmesh_file} holds no {', '.join(idle)}"
+            raise MeshError(what, where=f"model.{self.name}.trusted", instead="leave it out: another file may hold it")
+        try:
+            model = io.loads(content, trusted=sorted(held))
+        except (ImportError, AttributeError) as error:
+            what = f"holds what cannot be imported here: {text_of(error)}"
+            instead = "an estimator of scikit-learn; or the package that has these types, installed beside kdmesh"
+            raise self._wrong(what, instead) from None
         for one in _trees(model, set()):
             if not _sound(one, math.prod(self.shape)):
                 raise self._wrong("has a tree that leads out of itself", "a complete file, from whom you trust")
@@ -70,6 +82,18 @@ class SklearnFile(FileModel):
         if not isinstance(shares, np.ndarray):
             raise self._wrong("answers for several labels at once", "a model of one label, or of values")
         return self._log(self._in_order(shares, model.classes_))
+
+
+def _types(content: bytes) -> set[str]:
+    """Everything that a file names as a type or function, whether or not skops trusts it."""
+    with ZipFile(BytesIO(content)) as packed:
+        rest, found = [json.loads(packed.read("schema.json"))], set()
+    while rest:
+        one = rest.pop()
+        if isinstance(one, dict):
+            found.add(f"{one.get('__module__')}.{one.get('__class__')}")
+        rest += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return found
 
 
 def _trees(value: Any, seen: set[int]) -> Iterator[Any]:
