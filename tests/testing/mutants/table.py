@@ -12,6 +12,7 @@ from .kinds import (
     in_place,
     pickling,
     precision,
+    prunings,
     randomness,
     reduction,
     set_order,
@@ -39,4 +40,5 @@ KINDS: dict[str, list[Mutant]] = {
     "`forward` against `weights`": weights.MUTANTS,
     "filters": filters.MUTANTS,
     "rules over texts": text_rules.MUTANTS,
+    "rules of pruning": prunings.MUTANTS,
 }

@@ -14,6 +14,7 @@ from kdmesh.offers import (
     ModelOffer,
     ObjectiveOffer,
     Offer,
+    PruningOffer,
     SamplerOffer,
     SignalOffer,
     StrategyOffer,
@@ -39,6 +40,7 @@ CONTRACTS = {
     "tasks": "TaskContract",
     "strategies": "StrategyContract",
     "samplers": "SamplerContract",
+    "prunings": "PruningContract",
 }
 ROOMS = {kind: "rules" if kind == "consensus" else kind for kind in CONTRACTS}
 EQUAL = {"zero_at_equality": True, "permutation_invariant": True}
@@ -134,6 +136,9 @@ _ALL = [
         _offer(StrategyOffer, "Council", configs.Council), {"config": {"teachers": ["a", "b"], "students": ["c"]}}
     ),
     Original(_offer(SamplerOffer, "Drawn")),
+    Original(_offer(PruningOffer, "Smallest", configs.Share, takes="weights"), {"config": {"share": 0.25}}),
+    Original(_offer(PruningOffer, "Chance", configs.Share, takes="weights"), {"config": {"share": 0.25}}),
+    Original(_offer(PruningOffer, "Shallow")),
     Original(_offer(FilterOffer, "Bounded"), {"keeps": False}),
     Original(_offer(FilterOffer, "First")),
     Original(_offer(FilterOffer, "Likely", needs=("loss",)), {"keeps": False}),
