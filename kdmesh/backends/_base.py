@@ -59,6 +59,7 @@ class Backend(ABC):
 
     name: str
     away = False  # whether hosts may be on other machines than this one
+    here = False  # whether they are in this process, and so have what it has read
 
     def resources(self) -> Resources | None:
         """What hosts may take of a cluster; None: what this machine has."""

@@ -20,6 +20,7 @@ class InlineBackend(Backend):
     """Calls run at once; a handle is the value itself, boxed."""
 
     name = "inline"
+    here = True
 
     def __init__(self) -> None:
         self.hosts: dict[str, Host] = {}
@@ -27,7 +28,8 @@ class InlineBackend(Backend):
     def open(self, config: HostConfig, source: Source) -> None:
         """Build the hosts, which share one copy of the data."""
         table, streams = source.load(config.plan)
-        self.hosts = {name: Host(name, config, table, streams, registry()) for name in config.plan.hosts}
+        known = registry()
+        self.hosts = {name: Host(name, config, table, streams, known, read=source.read) for name in config.plan.hosts}
 
     def call(self, host: str, method: Method, *args: Any, results: int = 1) -> Any:
         """Run the call."""

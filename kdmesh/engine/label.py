@@ -193,7 +193,7 @@ class Work:
         self._plan, self._actors, self._address = plan, asked.actors, asked.ray_address
         request = Request(plan.spec, ray_address=asked.ray_address, store=place)
         self._config, self._source = blueprint(request, plan, checked)
-        self._table, self._streams = self._source.load(plan)
+        self._checked = checked
         self._steps = {stage.name: stage_steps(plan, checked, stage) for stage in plan.stages}
         self._passes = passes(plan, {*checked.streams})
         self._here: tuple[str, Filler] | None = None  # one agent has memory at a time
@@ -243,7 +243,9 @@ class Work:
     def _filler(self, name: str) -> Filler:
         if self._here is None or self._here[0] != name:
             self._here = None
-            self._here = name, Filler(Host(HOST, self._of(name), self._table, self._streams, registry()))
+            read, config = self._checked, self._of(name)
+            host = Host(HOST, config, read.table, read.streams, registry(), read=read.reading.read)
+            self._here = name, Filler(host)
         return self._here[1]
 
     def close(self) -> None:

@@ -140,7 +140,7 @@ def _train(
             plan, checked, session.backend, events, checkpoints, root, seconds, request.tested, observing, request.every
         )
         whole = request.within or root
-        run.open(*blueprint(request, plan, checked, session.backend.near, whole))
+        run.open(*blueprint(request, plan, checked, session.backend.near, whole, session.backend.here))
         stopping.run = run
         observers = Observers(run, info(run, ready.goes_on, request.part))
         observers.started()
@@ -169,12 +169,20 @@ def tell_placed(placed: Placed, events: Events, folder: Folder | None) -> None:
 
 
 def blueprint(
-    request: Request, plan: Plan, checked: Checked, near: bool = False, root: Path | None = None
+    request: Request,
+    plan: Plan,
+    checked: Checked,
+    near: bool = False,
+    root: Path | None = None,
+    here: bool = False,
 ) -> tuple[HostConfig, Source]:
-    """What the hosts are built from, and where they have the data from. ``root``: the folder of the whole run."""
+    """What the hosts are built from, and where they have the data from.
+
+    ``root``: the folder of the whole run; ``here``: the hosts will be in this process, and read nothing again.
+    """
     private = any(stream.private for stream in checked.streams.values())
     near_by = not checked.table.unread and checked.table.x.nbytes <= SENT
-    sent = private or near_by  # where samples are private, no host reads those of others
+    sent = private or near_by or here  # where samples are private, no host reads those of others
     config = HostConfig(
         plan,
         request.modules,
@@ -200,6 +208,7 @@ def blueprint(
         "" if sent else _expected(request, checked),
         checked.streams if private else None,
         Fitted.of(checked.table) if checked.table.prepared is not None else None,
+        read=checked.reading.read if here else None,
     )
 
 

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 Files = dict[str, str]
 """A tokenizer's files by name."""
 
+Read = dict[tuple[str, bool], tuple["Encoded", Any]]
+"""All texts of a table as tokens, and what became of them, by a tokenizer's key and whether they are pairs."""
+
 
 class Preprocessor:
     """The samples of a mesh, as each of its agents reads them.
 
     ``files``: tokenizers that the driver made, by the weights' owner; without them each is loaded, or trained on the
-    texts of the rows ``learned``.
+    texts of the rows ``learned``. ``read``: what was read before of the same samples, which is added to.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Preprocessor:
         registry: Registry,
         files: dict[str, Files] | None,
         learned: Tensor | None = None,
+        read: Read | None = None,
     ) -> None:
         self.plan, self.table, self.registry = plan, table, registry
         self.texts = isinstance(table.x, Texts)
@@ -56,7 +60,8 @@ class Preprocessor:
         self.trained = False  # whether a tokenizer was made here
         self.inputs: dict[str, Given] = {}  # by agent that sees another's output in the place of samples, what that is
         self._encoders: dict[str, Any] = {}
-        self._encoded: dict[tuple[str, bool], tuple[Encoded, Any]] = {}
+        self._words: dict[tuple[str, ...], Words] = {}  # by what is told besides
+        self.read: Read = {} if read is None else read
 
     @property
     def here(self) -> Tensor:
@@ -178,7 +183,7 @@ class Preprocessor:
     def sizes(self, rows: Tensor) -> Tensor:
         """How long samples are, in characters: what all agents agree on."""
         assert isinstance(self.table.x, Texts)
-        return self.table.x.sizes()[rows]
+        return self.table.x[rows].sizes()
 
     def files(self) -> dict[str, Files]:
         """Every agent's tokenizer, for hosts elsewhere."""
@@ -188,9 +193,9 @@ class Preprocessor:
     def _read(self, agent: str, pairs: bool) -> tuple[Encoded, Any]:
         encoder = self.encoder(agent)
         key = (encoder.key, pairs)
-        if key not in self._encoded:
-            self._encoded[key] = encoder.encode(self.given(agent, self._here), pairs)
-        return self._encoded[key]
+        if key not in self.read:
+            self.read[key] = encoder.encode(self.given(agent, self._here), pairs)
+        return self.read[key]
 
     def _learnable(self, agent: str) -> Words:
         """The texts on which an agent's tokenizer may be trained, with what it is told before them."""
@@ -203,7 +208,8 @@ class Preprocessor:
                 instead="the folder of a tokenizer",
             )
         self.trained = True
-        return Words(texts, self._told(agent))
+        told = self._told(agent)
+        return self._words.setdefault(tuple(told), Words(texts, told))
 
     def _told(self, agent: str) -> list[str]:
         """The prompts of one that only writes: its template says what no text of the data need say."""
@@ -219,10 +225,11 @@ class Preprocessor:
 
 
 class Words:
-    """What a tokenizer is made from: ``texts``, and what is ``told`` besides."""
+    """What a tokenizer is made from: ``texts``, and what is ``told`` besides; ``made``: tokenizers, by how."""
 
     def __init__(self, texts: Texts, told: list[str]) -> None:
         self._texts, self._told = texts, told
+        self.made: dict[Any, Any] = {}
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self._texts), AT_ONCE):

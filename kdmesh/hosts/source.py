@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kdmesh.graph.plan import Plan
+    from kdmesh.hosts.preprocessing import Read
     from kdmesh.spec import MeshSpec
     from kdmesh.spec.base import DatasetRef
 
@@ -37,6 +38,7 @@ class Source:
     ``streams``: where samples are private, the streams over the whole table; a host then gets what :meth:`of` gives.
     ``fitted``: what `prepare` has learned of train, where that was found already: all hosts go by the same numbers.
     ``sizes``: by party whose samples are not here, how many it has.
+    ``read``: of hosts in the process that has read the texts before, these as tokens.
     ``expected``: the :func:`digest` of what the driver read, where a host on another machine might read something else.
     """
 
@@ -45,6 +47,7 @@ class Source:
     streams: dict[str, Stream] | None = None
     fitted: Fitted | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    read: Read | None = None
 
     def of(self, host: str, plan: Plan) -> Source:
         """What a host in a process of its own is sent: this, or, of a table that is sent, only its agents' part."""

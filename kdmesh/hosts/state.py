@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from kdmesh.hosts.loader import Loader
-from kdmesh.hosts.preprocessing import Preprocessor
+from kdmesh.hosts.preprocessing import Preprocessor, Read
 from kdmesh.hosts.profile import Profile
 from kdmesh.hosts.publications import Publications
 from kdmesh.hosts.shelf import Shelf
@@ -128,8 +128,9 @@ class HostState:
         streams: dict[str, Stream],
         registry: Registry,
         reading: Preprocessor | None = None,
+        read: Read | None = None,
     ) -> None:
-        """``reading``: of the whole table, where it was read before."""
+        """``reading``: of the whole table, where it was read before; or ``read``, what its texts are as tokens."""
         self.name, self.plan, self.registry = name, config.plan, registry
         self.config = config
         self.dropped = self.plan.dropped
@@ -138,7 +139,8 @@ class HostState:
         self.shelf = Shelf.open(config.store, config.store_limit)
         self.streams = without(streams, config.left_out)
         self.table = own_part(table, self.streams, self.plan.hosts[name], self.plan.users)
-        self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers)
+        whole = read if self.table is table else None  # of the same samples
+        self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers, read=whole)
         self.publications = Publications()
         self.reading.inputs = config.inputs
         self.loader = Loader(self.reading, self.streams, self.seed)

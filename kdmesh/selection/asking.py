@@ -75,7 +75,7 @@ def ask(plan: Plan, agents: Sequence[str], stream: str, store: str | None, table
         statistics=found.statistics, inputs=found.reading.inputs, store=kept_at(store), store_limit=default_limit(),
     )  # fmt: skip
     backend = InlineBackend()
-    backend.open(config, Source(found.table))
+    backend.open(config, Source(found.table, read=found.reading.read))
     try:
         logits, starts, labels, weights, values = {}, None, None, {}, None
         for name in agents:

@@ -149,7 +149,7 @@ class Table:
     def fingerprint(self) -> dict[str, str | None]:
         """The sha256 of the samples, ``x_sha256``, and of the labels, ``y_sha256`` (None where there are none)."""
         if isinstance(self.x, Texts):
-            own = self.x.digest().hex()
+            own = self._words[0] if self.x.unread else self.x.digest().hex()
         else:
             own = (
                 self._look.sha256
@@ -174,6 +174,16 @@ class Table:
         assert low is not None and high is not None
         return _Look(digest.hexdigest(), found, low, high)
 
+    @cached_property
+    def _words(self) -> tuple[str, Tensor]:
+        """The sha256 and the keys of texts that are not in memory, of one reading."""
+        digest, found, done = hashlib.sha256(), torch.empty(len(self), dtype=torch.int64), 0
+        for part in self.texts.parts():
+            part.hashed(digest)
+            found[done : done + len(part)] = keys(part)
+            done += len(part)
+        return digest.hexdigest(), found
+
     @property
     def bounds(self) -> tuple[Tensor, Tensor]:
         """The least and the largest value of each column of ``x [N, F]``, of other shapes of all values, ``[1]``."""
@@ -183,7 +193,7 @@ class Table:
     def keys(self) -> Tensor:
         """What each sample is, ``[N]`` int64, see :func:`kdmesh.streams.contents.keys`."""
         if isinstance(self.x, Texts):
-            return keys(self.x)
+            return self._words[1] if self.x.unread else keys(self.x)
         if isinstance(self.x, Unread):
             return self._look.keys
         return keys(known_by(self, self.tensor if self.known is None else self.known))

@@ -287,13 +287,22 @@ class Texts:
     def digest(self) -> bytes:
         """Return the sha256 of all samples, in order; where they came from does not count."""
         found = hashlib.sha256()
+        self.hashed(found)
+        return found.digest()
+
+    def hashed(self, into: hashlib._Hash) -> None:
+        """Add all samples, in order, to what becomes such a sha256."""
         for sample in self._samples:
             fields: list[Any] = [sample.text, sample.pair, sample.prompt, sample.messages, sample.spans]
             fields += [] if sample.tools is None else [sample.tools]
             fields += [] if sample.candidates is None else [sample.candidates]
             fields += [] if sample.rejected is None else [{"rejected": sample.rejected}]
-            found.update(json.dumps(fields).encode() + b"\n")
-        return found.digest()
+            into.update(json.dumps(fields).encode() + b"\n")
+
+    def parts(self) -> Iterator[Texts]:
+        """All of them, some at a time, in memory."""
+        for start in range(0, len(self), AT_ONCE):
+            yield Texts(self._samples[start : start + AT_ONCE])
 
     def blanked(self, mask: Tensor) -> Texts:
         """Return the texts with those where ``mask [N]`` (bool) is true taken out: empty, whatever they held."""

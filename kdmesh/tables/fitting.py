@@ -260,9 +260,8 @@ def prepared(
 
 
 def _left_out(cells: Cells, rows: Tensor | None, read: set[str]) -> dict[str, str]:
-    """The columns that nobody reads, and why; ``rows``: those of train."""
-    assert rows is not None
-    train, found = cells.take(rows.tolist()).columns, {}
+    """The columns that nobody reads, and why; ``rows``: those of train, where these are of it."""
+    train, found = (cells if rows is None else cells.take(rows.tolist())).columns, {}
     for name in (one for one in cells.columns if one not in read):
         empty = [all(map(gap, columns[name])) for columns in (cells.columns, train)]
         found[name] = "every cell is empty" if empty[0] else "every cell of train is empty" if empty[1] else REST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -89,8 +90,18 @@ def _listed(tokenizer: PreTrainedTokenizerFast) -> str:
 def load(
     config: TokenizerConfig | str, texts: Callable[[], Iterable[str]], task: str = DEFAULT_TASK, two_parts: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Read the tokenizer of a folder or hub id, or make one from ``texts()``, which is asked for only then."""
-    return read(config) if isinstance(config, str) else make(config, texts(), task, two_parts)
+    """Read the tokenizer of a folder or hub id, or make one from ``texts()``, which is asked for only then.
+
+    Texts that keep what was ``made`` of them, by settings, are gone through once for all agents that want the same.
+    """
+    if isinstance(config, str):
+        return read(config)
+    words = texts()
+    made: dict[Any, PreTrainedTokenizerFast] = getattr(words, "made", {})
+    key = config.model_dump_json(), head_of(task) == CAUSAL, two_parts
+    if key not in made:
+        made[key] = make(config, words, task, two_parts)
+    return deepcopy(made[key])  # whoever reads by it may name a pad token
 
 
 def read(path: str, revision: str | None = None, trusted: bool = False) -> PreTrainedTokenizerFast:

@@ -24,8 +24,9 @@ from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
 from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import Stream
-from kdmesh.streams.texts import HIDDEN, Sample, Texts, concatenate
+from kdmesh.streams.texts import HIDDEN, Sample, Texts, UnreadSamples, concatenate
 from kdmesh.streams.tokens import Collected, Encoded, Row, side_by_side
+from kdmesh.tables.unread_files import LineRows
 from kdmesh.text import prompts, tokenizers
 from kdmesh.text.encoder import CHARACTERS, Encoder, _chunks
 from kdmesh.text.settings import TokenizerConfig
@@ -329,6 +330,34 @@ def test_prompts_that_are_asked_are_not_all_kept(tmp_path, monkeypatch):
     asking = prompts.Asking(encoder, table, None, "s")
     first = [asking(row) for row in range(12)]
     assert [asking(row) for row in range(12)] == first and len(asking._known) <= 4
+
+
+def test_texts_are_gone_through_once_for_each_purpose(tmp_path, monkeypatch):
+    """To find rows, to look at samples, to make a tokenizer, to tokenise, to hash: and no more, for two agents."""
+    rows = [{"text": f"{number} {'word ' * (number % 9)}", "label": "ab"[number % 2]} for number in range(1000)]
+    counts = dict.fromkeys(("rows", "samples", "encode", "make"), 0)
+
+    def counted(owner, name, key, each):
+        true = getattr(owner, name)
+
+        def told(*given, **more):
+            counts[key] += each(given)
+            return true(*given, **more)
+
+        monkeypatch.setattr(owner, name, told)
+
+    counted(LineRows, "read", "rows", lambda given: len(given[1]))
+    counted(UnreadSamples, "read", "samples", lambda given: len(given[1]))
+    counted(Encoder, "encode", "encode", lambda given: given[1].unread)
+    counted(tokenizers, "make", "make", lambda given: 1)
+    data = {"dataset": {"text": {"path": write(tmp_path, ".jsonl", rows), "label": "label", "lazy": True}}}
+    given = {**MESHES["classes"], "data": {**data, "validation": 100, "test": 100}, "train": {"steps": 1}}
+    kdmesh.Mesh(name="m", **given).run(backend="inline", store="off")
+    assert counts["encode"] == counts["make"] == 1
+    train = 800  # of which the first part is looked at, and then all
+    purposes = 2 * len(rows) + 2 * train
+    assert purposes <= counts["samples"] < purposes + len(rows) // 2, "a few for a trial"
+    assert counts["rows"] == counts["samples"] + len(rows)
 
 
 RESIDENT = """
