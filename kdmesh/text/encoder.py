@@ -441,11 +441,34 @@ class Encoder:
                 if self._is_over(samples[number], len(ids)):
                     over.append(number)
                 found[number] = ids, offsets, False
+            if not paired and self._around is not None and self.max_length > least:
+                found.update((number, self._cut(found[number])) for number in over)
+                continue
             shorter = self._given(
                 [samples[number] for number in over], paired, truncation=True, max_length=self.max_length
             )
             found.update((number, (*pair, True)) for number, pair in zip(over, shorter, strict=True))
         return (found[number] for number in range(len(samples)))
+
+    @cached_property
+    def _around(self) -> int | None:
+        """How many special tokens stand before a text that is alone, the others after it; None: among its own, or the
+        tokenizer leaves out beginnings.
+        """
+        told = self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        if 0 not in told:  # it leaves nothing of this one
+            return None
+        before, after = told.index(0), told[::-1].index(0)
+        count = self.tokenizer.num_special_tokens_to_add(pair=False)
+        return before if self.tokenizer.truncation_side == "right" and before + after == count else None
+
+    def _cut(self, made: Any) -> tuple[list[int], Offsets, bool]:
+        """The same as ``truncation`` would give of a text that was tokenised whole, and so need not be again."""
+        ids, offsets, _ = made
+        assert self._around is not None
+        after = self.tokenizer.num_special_tokens_to_add(pair=False) - self._around
+        keep, end = self.max_length - after, len(ids) - after
+        return [*ids[:keep], *ids[end:]], [*offsets[:keep], *offsets[end:]], True
 
     def _given(self, samples: list[Sample], paired: bool, **settings: Any) -> list[tuple[list[int], Offsets]]:
         if not samples:

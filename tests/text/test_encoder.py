@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from kdmesh.text.encoder import WORD, Encoder
+from kdmesh.text.encoder import WORD, Encoder, Report
 from kdmesh.text.prompts import asked
 
 CORPUS = ["the student reads what the teachers say", "a teacher tells a student: read, read!", "1 + 2 = 3"] * 4
@@ -245,6 +245,30 @@ def test_a_classified_text_that_is_cut_keeps_its_special_tokens():
     assert [len(ids) for ids, *_ in rows(encoded)] == [3, 6, 6] and report.truncated == [1, 2]
     assert all((ids[0], ids[-1]) == (2, 3) for ids, *_ in rows(encoded))
     assert PIECES.backend_tokenizer.truncation is None
+
+
+def roberta() -> PreTrainedTokenizerFast:
+    tokenizer = byte_bpe()
+    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    return tokenizer
+
+
+@pytest.mark.parametrize("tokenizer", [PIECES, BYTES["whole"], roberta()], ids=["bert", "none", "roberta"])
+@pytest.mark.parametrize("limit", [3, 5, 12])
+def test_a_text_that_is_cut_is_as_if_tokenised_again(tokenizer, limit, monkeypatch):
+    texts = ["read", "the student  reads:\n read, [SEP] </s> é!", " what the teachers say" * 3, "<s> a-b-c-d-e"]
+    found, _ = encode(tokenizer, [*map(Sample, texts)], "classification", max_length=limit)
+    cut = [tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in texts]
+    tokenizer.backend_tokenizer.no_truncation()
+    assert [ids for ids, *_ in rows(found)] == cut
+    made = []
+    for again in (False, True):
+        one = Encoder(tokenizer, "token_classification", tags=TAGS, max_length=limit)
+        assert one._around == (0 if tokenizer is BYTES["whole"] else 1)
+        if again:
+            monkeypatch.setattr(Encoder, "_around", None)
+        made.append(list(one._with_specials([*map(Sample, texts)], Report())))
+    assert made[0] == made[1] and any(cut for _, _, cut in made[0])
 
 
 # tags
