@@ -32,23 +32,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from driven import Driven
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from kdmesh.backends.inline import InlineBackend
 from kdmesh.builtin.datasets.offers import DATASETS
-from kdmesh.engine.check import examine
-from kdmesh.graph.fragments import whole
-from kdmesh.graph.planner import make_plan
-from kdmesh.graph.program import MAIN
-from kdmesh.hosts.host import Host
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.memory import keep_memory
-from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import HostConfig
-from kdmesh.plugins import registry
-from kdmesh.spec.read import parse
 from kdmesh.streams.stream import Stream
 
 FLOOR, BATCH = 0.95, 64
@@ -116,31 +107,16 @@ def data(case: str, root: Path) -> dict[str, Any]:
 MAPPED = ("arrays, float32", "arrays, uint8", "idx", "csv, 32 columns", "texts, classes", "texts, language")
 
 
-class Trained:
-    """A student of labels on a data set, driven as a run drives it."""
-
-    def __init__(self, case: str, dataset: dict[str, Any], steps: int) -> None:
-        mesh = {
-            "task": "language_modelling" if case == "texts, language" else "classification",
-            "data": {"dataset": dataset, "validation": 0, "test": 0},
-            "agents": {"s": {"model": MODELS.get(case, MLP)}},
-            "train": {"steps": steps, "batch_size": BATCH, "optimizer": {"adamw": {"lr": 1e-3}}, "threads": 1},
-            **({"text": {"max_length": 64}} if case.startswith("texts") else {}),
-        }
-        plan = make_plan(parse(mesh), registry())
-        checked = examine(plan)
-        backend = InlineBackend()
-        backend.open(HostConfig(plan, {}, checked.shapes, False, checked.reading.files()), Source(checked.table))
-        self.host: Host = next(iter(backend.hosts.values()))
-        (stage,) = (stage for stage in plan.stages if stage.weights)
-        self.stage = stage.name
-        self.host.start(self.stage, {"s": steps})
-        self.host.begin(self.stage, MAIN, {"s": steps}, 0, {})
-
-    def __call__(self, first: int, last: int) -> float:
-        """Some steps; returns their mean loss."""
-        (fragment,) = whole(self.host.name, self.stage, first, last)
-        return self.host.run(fragment)[1].losses["s"]
+def trained(case: str, dataset: dict[str, Any], steps: int) -> Driven:
+    """A student of labels on a data set."""
+    mesh = {
+        "task": "language_modelling" if case == "texts, language" else "classification",
+        "data": {"dataset": dataset, "validation": 0, "test": 0},
+        "agents": {"s": {"model": MODELS.get(case, MLP)}},
+        "train": {"steps": steps, "batch_size": BATCH, "optimizer": {"adamw": {"lr": 1e-3}}, "threads": 1},
+        **({"text": {"max_length": 64}} if case.startswith("texts") else {}),
+    }
+    return Driven(mesh, ["s"], steps)
 
 
 def mapped(case: str, blocks: int, steps: int) -> tuple[str, bool]:
@@ -150,9 +126,9 @@ def mapped(case: str, blocks: int, steps: int) -> tuple[str, bool]:
         ways = {}
         for name, lazy in (("memory", False), ("later", True)):
             own = {kind: {**settings, "lazy": lazy} for kind, settings in given.items()}
-            ways[name] = Trained(case, own, (blocks + 1) * steps)
+            ways[name] = trained(case, own, (blocks + 1) * steps)
         taken: dict[str, list[float]] = {name: [] for name in ways}
-        losses: dict[str, float] = {}
+        losses: dict[str, dict[str, float]] = {}
         for block in range(blocks + 1):  # the first is not counted
             for name in list(ways)[:: 1 if block % 2 else -1]:
                 started = time.process_time()

@@ -39,19 +39,10 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import torch
+from driven import Driven
 from text_step import jsd
 
-from kdmesh.backends.inline import InlineBackend
-from kdmesh.engine.check import examine
-from kdmesh.graph.fragments import whole
-from kdmesh.graph.planner import make_plan
-from kdmesh.graph.program import MAIN
-from kdmesh.hosts.host import Host
 from kdmesh.hosts.memory import keep_memory
-from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import HostConfig
-from kdmesh.plugins import registry
-from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Sample, Texts
 
@@ -108,21 +99,12 @@ class Mesh:
     def __init__(self, refresh: str, steps: int) -> None:
         rows = [Sample("a", prompt=text) for text in letters()]
         table = Table(Texts(rows), None, 0, {"train": torch.arange(SAMPLES)})
-        plan = make_plan(parse(mesh(refresh, steps)), registry())
-        checked = examine(plan, {}, table)
-        backend = InlineBackend()
-        backend.open(HostConfig(plan, {}, checked.shapes, False, checked.reading.files()), Source(checked.table))
-        self.host: Host = next(iter(backend.hosts.values()))
-        (stage,) = (stage for stage in plan.stages if stage.weights)
-        self.stage = stage.name
-        self.host.start(self.stage, {"s": steps})
-        self.host.begin(self.stage, MAIN, {"s": steps}, 0, {})
+        self.driven = Driven(mesh(refresh, steps), ["s"], steps, table)
 
     def __call__(self, first: int, last: int) -> float:
         """CPU seconds of some steps."""
-        (fragment,) = whole(self.host.name, self.stage, first, last)
         start = time.process_time()
-        self.host.run(fragment)
+        self.driven(first, last)
         return time.process_time() - start
 
 
@@ -249,8 +231,8 @@ def main() -> None:
     ways: dict[str, Step] = {"kdmesh, step": Mesh("step", count), "kdmesh, 4 steps": Mesh("4 steps", count)}
     first = ways["kdmesh, step"]
     assert isinstance(first, Mesh)
-    nets = {name: agent.module.net for name, agent in first.host.agents.items()}
-    encoder = first.host.reading.encoder("s")
+    nets = {name: agent.module.net for name, agent in first.driven.host.agents.items()}
+    encoder = first.driven.host.reading.encoder("s")
     prompts = torch.tensor([encoder.tokenizer(text).input_ids for text in letters()])
     prompts = prompts if prompts.shape[1] == PROMPT else prompts[:, :PROMPT]
     assert prompts.shape == (SAMPLES, PROMPT), prompts.shape

@@ -34,20 +34,11 @@ from dataclasses import dataclass
 from math import log
 
 import torch
+from driven import Driven
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from kdmesh.backends.inline import InlineBackend
-from kdmesh.engine.check import examine
-from kdmesh.graph.fragments import whole
-from kdmesh.graph.planner import make_plan
-from kdmesh.graph.program import MAIN
-from kdmesh.hosts.host import Host
 from kdmesh.hosts.memory import keep_memory
-from kdmesh.hosts.source import Source
-from kdmesh.hosts.state import HostConfig
-from kdmesh.plugins import registry
-from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Sample, Texts
 
@@ -206,21 +197,14 @@ class Mesh:
     """The same by kdmesh: its host, driven as a run drives it."""
 
     def __init__(self, case: Case) -> None:
-        plan = make_plan(parse(mesh_of(case)), registry())
-        checked = examine(plan, {}, texts(case))
-        backend = InlineBackend()
-        backend.open(HostConfig(plan, {}, checked.shapes, False, checked.reading.files()), Source(checked.table))
-        self.host: Host = next(iter(backend.hosts.values()))
-        (stage,) = (stage for stage in plan.stages if stage.weights)
-        self.stage, updates = stage.name, (case.blocks + 1) * case.steps
-        self.learners = [name for name in plan.spec.agents if name != "t"]
-        self.host.start(self.stage, dict.fromkeys(self.learners, updates))
-        self.host.begin(self.stage, MAIN, dict.fromkeys(self.learners, updates), 0, {})
+        mesh = mesh_of(case)
+        self.learners = [name for name in mesh["agents"] if name != "t"]
+        self.driven = Driven(mesh, self.learners, (case.blocks + 1) * case.steps, texts(case))
+        self.host = self.driven.host
 
     def __call__(self, first: int, last: int) -> list[float]:
         """Some steps; returns each learner's mean loss."""
-        (fragment,) = whole(self.host.name, self.stage, first, last)
-        losses = self.host.run(fragment)[1].losses
+        losses = self.driven(first, last)
         return [losses[name] for name in self.learners]
 
     def hand(self, case: Case) -> Hand:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -30,8 +31,18 @@ from kdmesh.text.heads import LISTS
 ROLES = (*(one.name for one in fields(Columns)), *Candidates._fields)
 """What a column may be to samples of texts."""
 
+Samples = Tensor | Unread | Encoded
+"""What an agent is asked about."""
+Told = Callable[[int], None]
+"""What is told how many samples are done."""
+
+
+def unheard(done: int) -> None:
+    """Nobody looks."""
+
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from kdmesh.contracts.task import Task
     from kdmesh.hosts.loading import Config
@@ -163,12 +174,7 @@ class Trained:
         """Where it computes."""
         return next((one.device for one in self.module.parameters()), torch.device("cpu"))
 
-    def scores(
-        self,
-        x: Tensor | Unread | Encoded,
-        told: Callable[[int], None] = lambda done: None,
-        rows: int = MEASURED,
-    ) -> Tensor | Lazy:
+    def scores(self, x: Samples, told: Told = unheard, rows: int = MEASURED) -> Tensor | Lazy:
         """Its logits or values ``[N, C]`` on the CPU, for samples ``[N, ...]`` or texts as it reads them.
 
         Where it answers for units of a text, words or tokens, each has a row; a language model's rows are made when

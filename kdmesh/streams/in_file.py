@@ -5,6 +5,7 @@ The file has no name: it goes with the process, however that ends.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from tempfile import TemporaryFile, gettempdir
 from typing import Any
 
@@ -39,11 +40,16 @@ class InFile:
         self._count += part.size
 
     def tensor(self) -> Tensor:
-        """All of them, mapped, ``[n]``."""
-        if not self._count:
-            return torch.from_numpy(np.empty(0, self._kind))
-        mapped: Any = np.memmap(self._file, self._kind, "r+", shape=(self._count,))  # its own class is slow to index
-        return torch.from_numpy(np.asarray(mapped))
+        """All of them, mapped, ``[n]``; nothing more can be added."""
+        with self._file:  # what is mapped stays
+            if not self._count:
+                return torch.from_numpy(np.empty(0, self._kind))
+            found: Any = np.memmap(self._file, self._kind, "r+", shape=(self._count,))  # its own class is slow to index
+            return torch.from_numpy(np.asarray(found))
+
+    def __del__(self) -> None:
+        with suppress(OSError, AttributeError):
+            self._file.close()  # of numbers that nobody asked for, since one of them was wrong
 
 
 class UnreadNumbers(Unread):

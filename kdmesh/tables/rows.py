@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -109,34 +109,31 @@ class Rows:
 
 
 def table_of(
-    train: Rows,
-    test: Rows | None,
+    parts: Mapping[str, Rows],
     label: str | None,
     features: Sequence[str] | None,
     classes: int | None,
     values: list[str] | None = None,
     indicators: list[str] | None = None,
     cells: bool = False,
-    *,
-    validation: Rows | None = None,
-    pool: Rows | None = None,
 ) -> Table:
-    """Return a table of features ``[N, F]``, the rows of ``test`` and ``validation`` as official splits.
+    """Return a table of features ``[N, F]`` of ``parts``: `train`, and official splits by their names.
 
-    Rows without labels, those of ``pool`` and of ``train`` in which they are empty, are the official split `transfer`.
+    Rows without labels, those of `transfer` and of `train` in which they are empty, are the official split `transfer`.
 
     Features are the columns named, in that order, else every numeric one but the label: those in which at least half
     of the cells are numbers, and then all must be. Columns that are neither numeric nor the label are kept as
     ``columns``, and the table says what was left out and why. Labels are whole numbers from 0 where at least half are
     numbers, else class names, numbered in sorted order; or, where they are named, columns of ``values``, or of
-    ``indicators`` (1 and 0, or true and false). What ``test`` holds beyond the classes of ``train`` is refused. With
+    ``indicators`` (1 and 0, or true and false). What `test` holds beyond the classes of `train` is refused. With
     ``cells`` features are all columns but the labels, or those named, and are left as ``cells``, to be prepared.
     """
+    train, pool = parts["train"], parts.get("transfer")
     learned = values or indicators or [label or "label"]
     if label is None and classes is not None and learned[0] not in train.columns and not (values or indicators):
         learned = []  # nothing has a label
     has_columns(train, *learned, *(features or ()))
-    held = {name: rows for name, rows in {"validation": validation, "test": test}.items() if rows is not None}
+    held = {name: parts[name] for name in ("validation", "test") if name in parts}
     for rows in (*held.values(), *([pool] if pool is not None else [])):
         odd = set(rows.columns) ^ set(train.columns)
         odd -= {*learned} if rows is pool else set()
@@ -149,8 +146,8 @@ def table_of(
         train, pools, notes = apart(train, learned, list(held.values()), classes)
     pools += [pool] if pool is not None else []
     splits = {"train": train, **held}
-    parts = list(splits.values())
-    every = [*parts, *pools]
+    labelled = list(splits.values())
+    every = [*labelled, *pools]
     others = [name for name in train.columns if name not in learned]
     numeric = train.numeric(others)
     chosen = list(features) if features is not None else others if cells else numeric
@@ -164,7 +161,7 @@ def table_of(
         )
     own = cells_of(every, chosen) if cells else None
     x = own.known(chosen) if own is not None else _features(every, chosen)
-    y, count, names = _labels(parts, learned, classes, bool(values), bool(indicators))
+    y, count, names = _labels(labelled, learned, classes, bool(values), bool(indicators))
     y = y if y is None else torch.cat([y, no_labels(y, len(x) - len(y))])
     texts = [name for name in others if name not in numbers and (cells or name not in used)]
     left_out = {name: NOT_ASKED if features is not None else train.why_not(name) for name in others if name not in used}

@@ -47,16 +47,5 @@ def table_of_files(
         where = f"data.dataset.{kind}.{key}"
         return later(files[key], where, learned) if unread else now(files[key], where)
 
-    rows = {key: read(key) for key in files}
-    return table_of(
-        rows["path"],
-        rows.get("test_path"),
-        label,
-        features,
-        classes,
-        values,
-        indicators,
-        cells,
-        validation=rows.get("validation_path"),
-        pool=rows.get("transfer_path"),
-    )
+    parts = {"train" if key == "path" else key.removesuffix("_path"): read(key) for key in files}
+    return table_of(parts, label, features, classes, values, indicators, cells)

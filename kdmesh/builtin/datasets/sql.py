@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdmesh.streams.table import Table
 from kdmesh.tables.database import engine_of, read_query
-from kdmesh.tables.rows import Rows, table_of
+from kdmesh.tables.rows import table_of
 
 WHERE = "data.dataset.sql"
 
@@ -40,24 +40,15 @@ def sql(
             "test_query": test_query,
             "transfer_query": transfer_query,
         }
-        read: dict[str, Rows | None] = {
-            key: None if asked is None else read_query(engine, asked, f"{source}, {key}", f"{WHERE}.{key}")
+        parts = {
+            "train" if key == "query" else key.removesuffix("_query"): read_query(
+                engine, asked, f"{source}, {key}", f"{WHERE}.{key}"
+            )
             for key, asked in queries.items()
+            if asked is not None
         }
     finally:
         engine.dispose()
-    assert read["query"] is not None
-    found = table_of(
-        read["query"],
-        read["test_query"],
-        label,
-        features,
-        classes,
-        values,
-        indicators,
-        cells,
-        validation=read["validation_query"],
-        pool=read["transfer_query"],
-    )
+    found = table_of(parts, label, features, classes, values, indicators, cells)
     found.source = source
     return found

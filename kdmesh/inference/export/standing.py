@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.hosts.scaled import scale
-from kdmesh.inference.trained import Trained
+from kdmesh.inference.trained import Samples, Told, Trained, unheard
 from kdmesh.signals.lazy import Lazy
 from kdmesh.store.key import MEASURED
 from kdmesh.streams.tokens import Encoded, starts_of
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kdmesh.inference.export.form import Answers
     from kdmesh.inference.export.graph import Graph
     from kdmesh.streams.tokens import Tokens
-    from kdmesh.streams.unread import Unread
 
 TOGETHER = 8  # texts that are asked at once, of one length each
 
@@ -62,7 +61,7 @@ class LaterLogits(Lazy):
         width: int,
         together: int,
         ask: Callable[[Tokens], Tensor],
-        told: Callable[[int], None],
+        told: Told,
     ) -> None:
         self._texts, self._together, self._ask, self._told = texts, together, ask, told
         self._starts = starts_of(texts.counts)
@@ -102,12 +101,7 @@ class StandIn(Trained):
         """In the place of an agent."""
         return cls(trained.root, trained.module, trained.config, ask, width, together)
 
-    def scores(
-        self,
-        x: Tensor | Unread | Encoded,
-        told: Callable[[int], None] = lambda done: None,
-        rows: int = MEASURED,
-    ) -> Tensor | Lazy:
+    def scores(self, x: Samples, told: Told = unheard, rows: int = MEASURED) -> Tensor | Lazy:
         """See :meth:`Trained.scores`."""
         assert isinstance(x, Encoded)
         return LaterLogits(x, self.width, self.together, self.ask, told)
