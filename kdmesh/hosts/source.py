@@ -25,6 +25,8 @@ from kdmesh.tables.joined import joined
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
+
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.preprocessing import Read
     from kdmesh.spec import MeshSpec
@@ -74,7 +76,8 @@ class Source:
             if not table.owners and any(party.data for party in spec.parties.values()):
                 table = self._with_parties(table, spec, data)
             streams = self.streams or resolve(table, data, spec.streams)
-            others = {name: streams[name].rows for name in ("validation", "test", "transfer") if name in streams}
+            names = [name for name in ("validation", "test", "transfer") if name in streams]
+            others: dict[str, Tensor] = {name: streams[name].rows for name in names}
             table = prepared(table, spec, learnable(streams), self.fitted, others)
         except MeshError:
             raise

@@ -68,7 +68,7 @@ class Asked:
 
     def chosen(self, splits: Sequence[str], path: Path, where: str) -> str:
         """Which of a file's splits is read. MeshError where that is not said, or there is no such."""
-        if self.split in splits:
+        if self.split is not None and self.split in splits:
             return self.split
         listed = f"{path}: its splits are {', '.join(splits)}"
         if self.split is not None:
