@@ -30,7 +30,7 @@ NO_TAG = "O"
 
 NOTHING_LEFT = "the tokenizer leaves no token of it"
 CHUNK = 1024  # samples that are tokenised at a time
-CHARACTERS = 2**20  # and no more of them: what a tokenizer says of each takes hundreds of bytes
+CHARACTERS = 2**18  # and no more of them: what a tokenizer says of each takes hundreds of bytes
 Offsets = list[tuple[int, int]]
 Made = tuple[Row, bool] | Unreadable
 """A sample's row and whether it was cut, or why there is none."""
