@@ -75,7 +75,7 @@ class Secret:
     def _derived(self, *words: str, content: bytes = b"") -> bytes:
         """HMAC of some fields, each with its length before it, so that no two lists of fields are one message."""
         mac = self._mac.copy()
-        for field in (b"kdmesh", *(word.encode("utf-8", files.LONE) for word in words), content):
+        for field in (b"kdmesh", *(word.encode("utf-8", "surrogatepass") for word in words), content):
             mac.update(len(field).to_bytes(8, "big"))
             mac.update(field)
         return mac.digest()

@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -337,7 +338,7 @@ class Ledger:
     def __init__(self, path: Path, title: Title, expect_head: str = "") -> None:
         files.refuse_path(path, "ledger")
         self._lock = _locked(path)
-        self._process = os.getpid()
+        self._process, self._one = os.getpid(), threading.Lock()
         self._file: int | None = None
         try:
             self.account = self._opened(path, title, expect_head)
@@ -372,6 +373,10 @@ class Ledger:
 
         Of these queries only those cost that were not paid for. ``now``: seconds since 1970, by default the clock's.
         """
+        with self._one:
+            return self._charge(charge, now)
+
+    def _charge(self, charge: Charge, now: float | None) -> Receipt:
         if self._file is None:
             raise MeshError("is closed", file=str(self.account.path), instead="open it anew")
         if self._process != os.getpid():

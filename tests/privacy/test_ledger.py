@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -215,6 +216,13 @@ def test_who_reads_while_another_process_writes_sees_no_roll_back(filled, monkey
             patch.setattr(files, "opened", written_meanwhile)
             assert len(read(path).lines) == 4 + 3
         assert len(read(path).lines) == 4 + 6
+
+
+def test_threads_of_one_process_take_turns(path):
+    with Ledger(path, TITLE) as ledger, ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda n: ledger.charge(charge(f"q{n % 20}")).number, range(60)))
+    assert sorted(number for number in told if number is not None) == list(range(1, 21))
+    assert len(read(path).lines) == 20
 
 
 def test_a_fork_of_the_process_may_not_write_it(path):

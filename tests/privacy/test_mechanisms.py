@@ -80,6 +80,14 @@ def test_no_two_rows_are_further_apart_than_is_said(one, two, kind, sigma):
     assert mechanism.sensitivity == ROOT2
 
 
+def test_a_sum_that_rounding_made_too_large_is_brought_back(monkeypatch):
+    """Of a hundred thousand classes, on the finest grid, errors of floating point could add up to a step."""
+    mechanism, unit = GaussianProbabilities(1.0, "sample", "replace"), 1 << 16
+    monkeypatch.setattr(np, "floor", np.ceil)
+    steps = mechanism.steps(np.array([[0.7, *[0.3 / 7] * 7]]))
+    assert steps.min() >= 0 and steps.sum() == unit and mechanism.digits == 16
+
+
 def test_opposite_rows_are_that_far_apart():
     mechanism = GaussianProbabilities(1.0, "sample", "add_remove")
     one, two = mechanism_steps(mechanism, np.eye(3))[:2]

@@ -93,6 +93,8 @@ def test_the_same_answer_has_the_same_noise_and_any_other_another():
         "sigma": noise(Secret(CONTENT), sigma=3.0000001),
         "size": noise(Secret(CONTENT), size=5)[:, :4],
         "a border between fields": noise(Secret(CONTENT), mesh="meshv", purpose="otes"),
+        "a lone surrogate": noise(Secret(CONTENT), queries=[("\ud800", "t")]),
+        "what stands for one": noise(Secret(CONTENT), queries=[("\\ud800", "t")]),
     }
     for (name, a), (other, b) in combinations({"": one, **others}.items(), 2):
         assert not (a == b).any(), (name, other)

@@ -44,7 +44,7 @@ class GaussianProbabilities(Mechanism):
             )
         one = 1 << self.digits
         steps: np.ndarray = np.floor(rows / np.maximum(total, 1.0) * one).astype(np.int64)
-        steps[np.arange(len(steps)), steps.argmax(1)] -= np.maximum(steps.sum(1) - one, 0)  # rounding went up
+        steps[np.arange(len(steps)), steps.argmax(1)] -= np.maximum(steps.sum(1) - one, 0)  # of very many classes
         return steps
 
     def release(self, values: np.ndarray, noise: Noise) -> np.ndarray:
