@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from kdmesh.streams.learned import HELD_OUT
 from kdmesh.streams.table import NOT_ASKED
 from kdmesh.streams.texts import Texts
+from kdmesh.streams.unread import Unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # names that are written out
 WIDE = 100.0  # a feature's spread beyond which it is called unscaled
 COPIED = 0.5  # of a held-out split: beyond it, figures are of what was learned
-LOOK = 500  # rows of train that are looked at before all of them are
+LOOK = 500  # rows of train, up to twice as many, that are looked at before all of them are
 FEW = 2.0  # samples a class below which classes look like ids
 
 
@@ -78,27 +80,37 @@ def _unscaled(table: Table) -> list[str]:
 def _telling(table: Table, streams: Mapping[str, Stream]) -> list[str]:
     """Features that are the label: of classes, in train each value stands with one, and nowhere else."""
     numbers = None if isinstance(table.x, Texts) else table.source_x
-    if not isinstance(numbers, Tensor) or table.y is None or "train" not in streams or numbers.dim() != 2:
+    if numbers is None or table.y is None or "train" not in streams or numbers.dim() != 2:
         return []
     rows = streams["train"].rows
-    x, truth = numbers[rows], table.y[rows].reshape(len(rows), -1)
+    truth = table.y[rows].reshape(len(rows), -1)
+    some = torch.arange(0, len(rows), max(1, len(rows) // LOOK))  # of all parts of files that are sorted
+    parts = _equal if table.kind == "values" else _same_parts
+    look, pairs = numbers[rows[some]], product(range(numbers.shape[1]), range(truth.shape[1]))
+    maybe = [(one, target) for one, target in pairs if parts(look[:, one], truth[some, target])]
+    columns = sorted({one for one, _ in maybe})
+    own = numbers.select(rows).parts() if isinstance(numbers, Unread) and maybe else iter([look[:0]])
+    x = numbers[rows][:, columns] if isinstance(numbers, Tensor) else torch.cat([part[:, columns] for part in own])
     names = table.features if table.known is None else table.sources
     found = []
-    for column in range(x.shape[1]):
-        for target in range(truth.shape[1]):
-            few = all(_same_parts(x[:most, column], truth[:, target][:most]) for most in (LOOK, len(rows)))
-            if few if table.kind != "values" else torch.equal(x[:, column], truth[:, target]):
-                label = f" ({table.labels[target]})" if truth.shape[1] > 1 and table.labels else ""
-                found.append(f"{names[column] if names else f'feature {column}'}{label}")
+    for one, target in maybe:
+        many = parts(x[:, columns.index(one)], truth[:, target])
+        if many if table.kind == "values" else 1 < many < len(rows):
+            label = f" ({table.labels[target]})" if truth.shape[1] > 1 and table.labels else ""
+            found.append(f"{names[one] if names else f'feature {one}'}{label}")
     return [f"features that are the label, which is all that models will learn: {_some(found)}"] if found else []
 
 
-def _same_parts(one: Tensor, two: Tensor) -> bool:
-    """Whether values ``[n]`` divide the rows as others do, into more than one part and fewer than there are rows."""
+def _equal(one: Tensor, two: Tensor) -> int:
+    return int(torch.equal(one, two))
+
+
+def _same_parts(one: Tensor, two: Tensor) -> int:
+    """Into how many parts values ``[n]`` divide the rows, if others divide them just so; else 0."""
     first = one.nan_to_num(torch.inf).unique(return_inverse=True)[1]
-    count = int(first.max()) + 1 if len(first) else 0
     second = two.unique(return_inverse=True)[1]
-    return 1 < count < len(one) and count == int(second.max()) + 1 == len((first * count + second).unique())
+    count = len(first.unique())
+    return count if count == len(second.unique()) == len((first * len(second) + second).unique()) else 0
 
 
 def _classes(table: Table, streams: Mapping[str, Stream]) -> list[str]:

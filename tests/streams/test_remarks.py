@@ -13,6 +13,7 @@ from kdmesh.streams.remarks import leaks, remarks
 from kdmesh.streams.stream import resolve
 from kdmesh.streams.table import Table
 from kdmesh.streams.texts import Sample, Texts
+from kdmesh.streams.unread import joined
 
 
 def streams(table, **splits):
@@ -54,6 +55,41 @@ def test_odd_data_are_said(table, what):
 def test_ordinary_data_are_not_talked_about():
     assert said(Table(x(60), torch.arange(60) % 3, 3)) == []
     assert leaks(Table(x(60), torch.arange(60) % 3, 3), streams(Table(x(60), torch.arange(60) % 3, 3))) == []
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(
+    ("truth", "own", "kind", "named"),
+    [
+        (torch.arange(3000) % 3, lambda y: 7.5 - y, "classes", "b"),
+        (
+            torch.stack([torch.arange(3000) % 2, torch.arange(3000) % 5 // 3], 1),
+            lambda y: y[:, 1],
+            "indicators",
+            "b (v)",
+        ),
+        (x(3000, 1, seed=1), lambda y: y[:, 0], "values", "b"),
+        (torch.arange(3000) // 2, lambda y: y, "classes", "b"),
+    ],
+)
+def test_a_feature_that_is_the_label_is_said(truth, own, kind, named, ordered, lazy):
+    truth = truth[truth.reshape(len(truth), -1)[:, -1].argsort(stable=True)] if ordered else truth
+    numbers = torch.stack([x(3000, 1)[:, 0], own(truth).float(), torch.ones(3000)], 1)
+
+    def table(samples):
+        labels = ["u", "v"] if kind == "indicators" else []
+        given = joined([samples[:1700], samples[1700:]]) if lazy else samples
+        many = 1500 if kind == "classes" else 0
+        return Table(given, truth, many, features=["a", "b", "c"], labels=labels)
+
+    def said_of(samples):
+        return [one for one in said(table(samples)) if "features that are the label" in one]
+
+    assert said_of(numbers) == [f"features that are the label, which is all that models will learn: {named}"]
+    learned = streams(table(numbers))["train"].rows
+    numbers[learned[len(learned) // 2 + 1], 1] += 0.25  # one row of all, which a first look may pass over
+    assert said_of(numbers) == []
 
 
 def test_a_class_that_only_the_test_has_is_named():
