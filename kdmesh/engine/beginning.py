@@ -24,7 +24,7 @@ def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[s
     Returns the mesh, and in words who begins anew, and who was pruned there and is pruned again. An agent that shares
     another's weights, or that the mesh gives a file of its own, stays as it is; `seed` and `init_of` of one that begins
     with weights are left out. Optimisers and schedules begin anew. MeshError, with ``where``, for what is no run's
-    folder, and where none of the agents has weights there.
+    folder, where none of the agents has weights there, and for another model than the one there that has its own form.
     """
     if not (root / MANIFEST).is_file():
         what = f"{root} {found_at(root)}" if found_at(root) != "folder" else f"{root} has no {MANIFEST}"
@@ -44,6 +44,11 @@ def begun_from(spec: MeshSpec, root: Path, where: str) -> tuple[MeshSpec, list[s
             if "prefix" in agent.model.config:
                 anew.append(f"{name} begins as the file says: a prefix is no part of the model in {home}")
                 continue
+            was = next(iter((read_json(home / OURS) or {}).get("model") or ()), agent.model.name)
+            if was != agent.model.name:
+                what = f"{name} is of the model {was} in {home}, and {agent.model.name} here"
+                instead = f"{was}, or another name of the agent, which then begins anew"
+                raise MeshError(what, where=f"agents.{name}.model", instead=instead)
             kept = {field: value for field, value in agent.model.config.items() if field in USED}
             model = agent.model.model_copy(update={"config": {**kept, "path": str(home)}})
             agents[name] = agent.model_copy(update={"model": model, **start})

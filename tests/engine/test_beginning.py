@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,15 @@ def test_what_is_no_beginning_is_refused(
     with pytest.raises(MeshError) as error:
         mesh.begin_from(ended if folder is None else tmp_path / folder)
     assert what in error.value.what and instead in (error.value.instead or "")
+
+
+def test_a_folder_of_another_library_is_no_beginning_of_ours(ended: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(ended, tmp_path / "run")
+    (folder / "agents" / "b" / "kdmesh.json").write_text('{"kdmesh": 1, "model": {"hf": {"path": "bert"}}}')
+    with pytest.raises(MeshError) as error:
+        kdmesh.Mesh(**FIELDS).begin_from(folder)
+    assert error.value.what == f"b is of the model hf in {folder / 'agents' / 'b'}, and mlp here"
+    assert error.value.where == "agents.b.model"
 
 
 def test_an_unlike_model_is_refused_with_both_shapes(ended: Path) -> None:
