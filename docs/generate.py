@@ -576,7 +576,13 @@ def interface_section(title: str, kind: type, room: str) -> str:
     if room:
         module = import_module(room)
         helpers = [getattr(module, name) for name in module.__all__ if inspect.isfunction(getattr(module, name))]
+        taken = " ".join(signature(helper) for helper in helpers)
         rows = [(f"`{signature(helper)}`", prose(helper).splitlines()[0]) for helper in helpers]
+        for name in module.__all__:
+            if re.search(rf"\b{name}\b", taken) and is_dataclass(getattr(module, name)):
+                rows.append(
+                    (f"`{block_signature(getattr(module, name))}`", " ".join(prose(getattr(module, name)).split()))
+                )
         text += f"\nAlso in `{room}`:\n\n{table(('', ''), rows)}"
     return text
 

@@ -109,13 +109,16 @@ def _gguf(args: argparse.Namespace) -> int:
 
 
 def _print(found: Exported, title: str) -> None:
+    from kdmesh.report import layout
+
     record = found.record
     size = (found.folder / record["file"]).stat().st_size
     print(f"{record['agent']} as {title}: {found.folder / record['file']}, {_bytes(size)}")
     for word, one in [*(("input", one) for one in record["inputs"]), *(("output", one) for one in record["outputs"])]:
         names = [printable(name, breaks=False) for name in one.get("names", ())]
         listed = f": {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''}" if names else ""
-        print(f"  {word:6} {one['name']} {one['dtype']} [{', '.join(map(str, one['shape']))}]{listed}")
+        line = f"  {word:6} {one['name']} {one['dtype']} [{', '.join(map(str, one['shape']))}]{listed}"
+        print("\n".join(layout.wrap(line, layout.terminal_width(), "  ")))
     compared = record["compared"]
     at = f"batches of {', '.join(map(str, compared['batches']))}"
     at += f", {' and '.join(map(str, compared['lengths']))} tokens" if compared["lengths"] else ""

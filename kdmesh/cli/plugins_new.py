@@ -20,7 +20,9 @@ def add(commands: Any) -> None:
     about = "Write a new folder NAME with a plugin: package, settings, README, a mesh that names it and its tests."
     command = commands.add_parser("new", help="begin a plugin", description=about)
     command.add_argument("name", metavar="NAME", help="the distribution, kdmesh-foo")
-    command.add_argument("--kind", choices=KINDS, required=True, help="what it offers")
+    command.add_argument(
+        "--kind", metavar="KIND", choices=KINDS, required=True, help=f"what it offers: {', '.join(KINDS)}"
+    )
     command.set_defaults(execute=execute)
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 
 import pytest
 
-from kdmesh.cli import main
+from kdmesh.cli import _parsers, main
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.plugins import registry
 from kdmesh.spec.read import bundled
@@ -46,7 +47,7 @@ def command(monkeypatch):
 def test_help_imports_nothing_heavy(argv):
     code = f"""
 import sys
-from kdmesh.cli import main
+from kdmesh.cli import _parsers, main
 try:
     main(sys.argv[1:])
 except SystemExit as end:
@@ -58,10 +59,21 @@ assert not set(sys.modules) & set({HEAVY!r}), sys.modules.keys() & set({HEAVY!r}
     assert "kdmesh" in done.stdout
 
 
+def test_every_help_fits_in_eighty_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    waiting, seen = [_parsers()[0]], 0
+    while waiting:
+        parser, seen = waiting.pop(), seen + 1
+        assert max(map(len, parser.format_help().splitlines())) <= 80, parser.prog
+        for action in parser._actions:
+            waiting += (action.choices or {}).values() if isinstance(action, argparse._SubParsersAction) else []
+    assert seen > 20
+
+
 def test_listing_imports_neither_torch_nor_ray_nor_networkx():
     code = """
 import sys
-from kdmesh.cli import main
+from kdmesh.cli import _parsers, main
 assert main(["plugins"]) == main(["schema"]) == main(["topologies"]) == 0
 assert not {"torch", "ray", "networkx", "numpy", "sklearn"} & set(sys.modules)
 """
@@ -112,7 +124,7 @@ def test_exit_codes(command, capsys, raised, code, told):
 def test_a_reader_that_goes_away_is_no_noise():
     code = """
 import os, sys
-from kdmesh.cli import main
+from kdmesh.cli import _parsers, main
 read, write = os.pipe()
 os.close(read)
 os.dup2(write, 1)

@@ -439,7 +439,7 @@ def test_what_makes_no_sense_is_refused_where_it_is_written(prune: Any, said: st
         (bert, {"neurons": {"share": 0.99}}, "all of them"),
         (bert, {"width": {"share": 0.1}}, "none of them"),
         (llama, {"width": {"share": 0.99}}, "all of them"),
-        (llama, {"heads": {"drop": 2}}, "2 heads are to go, and there are 2"),
+        (llama, {"heads": {"drop": 2}}, "2 key-value heads are to go, and there are 2"),
         (llama, {"heads": {"drop": [2]}}, "there is no head 2"),
     ],
 )

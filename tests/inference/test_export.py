@@ -159,6 +159,17 @@ def test_the_file_has_the_run_s_own_figures(form: str, to: str, agents: Any, fil
     assert ("prepare.json" in record["files"]) == (form == "mlp") == ("prepared samples" in said)
 
 
+def test_names_of_many_classes_fit_in_the_lines(agents: Any, tmp_path: Path, capsys: Any) -> None:
+    folder = shutil.copytree(agents("mlp")[0], tmp_path / "agent")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["labels"] == ["down", "left", "up"]
+    config["labels"] = [f"a class of the {kind} kind, with a long name" for kind in ("first", "second", "other")]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    said = told(capsys, "export", folder, "--to", "torch_export", "--out", tmp_path / "made", "--quiet")
+    lines = said.splitlines()[1:]
+    assert max(map(len, lines)) <= 80 and "of the other kind" in " ".join(map(str.strip, lines))
+
+
 def test_images_of_any_number_by_onnxruntime(agents: Any, files: Path, capsys: Any) -> None:
     folder, _ = agents("cnn")
     said = told(capsys, "export", folder, "--to", "onnx")

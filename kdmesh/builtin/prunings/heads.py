@@ -24,7 +24,7 @@ class Heads(Pruning):
         config = net.config.get_text_config()
         queries, heads, size = heads_of(config)
         gone = self.drop if isinstance(self.drop, list) else list(range(self.drop))
-        left = left_of(gone, heads, "head")
+        left = left_of(gone, heads, "head" if heads == queries else "key-value head")
         changes = {"num_attention_heads": queries // heads * len(left), "head_dim": size}
         if hasattr(config, "num_key_value_heads"):
             changes["num_key_value_heads"] = len(left)

@@ -17,7 +17,8 @@ class HeadsConfig(Config):
     """Settings of `heads`."""
 
     drop: Dropped = Field(
-        description="how many of each layer, those whose weights have the least norm; or which, in every layer"
+        description="how many of each layer, those whose weights have the least norm; or which, in every layer: "
+        "of keys and values, where queries share these, each with its queries"
     )
 
     @model_validator(mode="after")
