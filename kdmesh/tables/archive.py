@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from kdmesh.errors import MeshError
 from kdmesh.tables.files import read_bytes
 from kdmesh.tables.kinds import is_packed
+from kdmesh.tables.unchanged import Unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,9 @@ class Archive(ABC):
     @abstractmethod
     def read(self, name: str) -> bytes:
         """A file's content; MeshError for one that is not there, is damaged, or holds too much."""
+
+    def check(self) -> None:  # noqa: B027  # a folder has files of their own
+        """Changed, if the one file that holds all was written to since it was opened."""
 
     def at(self, name: str) -> str:
         """Say where a file stands."""
@@ -135,8 +139,9 @@ class Packed(Archive):
         """A file's content."""
 
     @cached_property
-    def _open(self) -> tuple[Any, dict[str, Member], threading.Lock]:
+    def _open(self) -> tuple[Any, dict[str, Member], threading.Lock, Unchanged]:
         found: dict[str, Member] = {}
+        unchanged = Unchanged([self.path], self.where)
         try:
             file = self.opened()
             for one in self.members(file):
@@ -151,7 +156,11 @@ class Packed(Archive):
         except self.faults as error:
             what = f"{self.path}: damaged ({error})"
             raise MeshError(what, where=self.where, instead=f"a complete {self.kind}") from None
-        return file, found, threading.Lock()
+        return file, found, threading.Lock(), unchanged
+
+    def check(self) -> None:
+        """Ask the archive itself."""
+        self._open[-1].check()
 
     @cached_property
     def names(self) -> list[str]:
@@ -160,7 +169,8 @@ class Packed(Archive):
 
     def read(self, name: str) -> bytes:
         """A file in it, no more than it says that it has."""
-        file, found, lock = self._open
+        file, found, lock, _ = self._open
+        self.check()
         if (one := found.get(_inside(self, name))) is None:
             raise self.refuse(name, "is not in it", "a path inside the archive")
         if one.size > LARGEST:

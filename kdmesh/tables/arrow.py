@@ -12,6 +12,7 @@ from kdmesh.errors import MeshError
 from kdmesh.tables.archive import Archive
 from kdmesh.tables.kinds import SAVED
 from kdmesh.tables.parquet import read_folder, read_hub
+from kdmesh.tables.unchanged import Unchanged
 
 
 class Origin(NamedTuple):
@@ -39,10 +40,18 @@ class Arrow(Archive):
     def _found(self) -> Any:
         return _raw(self.origin.splits(self.where)[self.split], self.column)
 
+    @cached_property
+    def _unchanged(self) -> Unchanged:
+        return Unchanged([one["filename"] for one in self._found.cache_files], self.where)
+
     @property
     def names(self) -> list[str]:
         """All rows."""
         return [str(row) for row in range(len(self._found))]
+
+    def check(self) -> None:
+        """Ask its Arrow files."""
+        self._unchanged.check()
 
     def at(self, name: str) -> str:
         """The row."""
@@ -50,6 +59,7 @@ class Arrow(Archive):
 
     def read(self, name: str) -> bytes:
         """The bytes of an image as they were saved: in the row, or in the file that it names."""
+        self.check()
         cell = self._found[int(name)][self.column] or {}
         data, path = cell.get("bytes"), cell.get("path")
         try:

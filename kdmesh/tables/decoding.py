@@ -21,6 +21,7 @@ import numpy as np
 from kdmesh.errors import RunFailed
 from kdmesh.tables.archive import Archive, open_archive
 from kdmesh.tables.images import Form, Unreadable, read_image
+from kdmesh.tables.unchanged import Changed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +121,8 @@ class Decoders:
         if not (line := one.stdout.readline()):
             raise EOFError
         head = json.loads(line)
+        if "changed" in head:
+            raise Changed(**head["changed"])
         if "refused" in head:
             return Refused(*head["refused"])
         found = np.empty((len(names), *self._setting.shape), dtype=np.uint8)
@@ -157,7 +160,11 @@ def main() -> None:
     for line in asked:
         if (names := json.loads(line)) == END:
             return
-        found = decoded(setting, names)
+        try:
+            found = decoded(setting, names)
+        except Changed as error:
+            _write(answers, {"changed": {"what": error.what, "where": error.where, "instead": error.instead}})
+            continue
         if isinstance(found, Refused):
             _write(answers, {"refused": found})
             continue

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdmesh.errors import MeshError, text_of
+from kdmesh.tables.unchanged import Changed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +104,8 @@ def read_image(archive: Archive, name: str, form: Form, like: tuple[int, ...] | 
     """One image of an archive; Unreadable where it makes no sample, or none of the shape that it is to be ``like``."""
     try:
         data = archive.read(name)
+    except Changed:
+        raise  # no fault of this image's
     except MeshError as error:
         raise Unreadable(error.what.removeprefix(f"{archive.at(name)}: "), error.instead) from None
     found = decode(data, form)

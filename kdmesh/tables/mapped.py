@@ -17,6 +17,7 @@ from torch import Tensor
 from kdmesh.errors import MeshError
 from kdmesh.streams.checks import finite, samples
 from kdmesh.streams.unread import Unread
+from kdmesh.tables.unchanged import Unchanged
 
 TORCH = {
     "BF16": ("<u2", torch.bfloat16),
@@ -76,6 +77,7 @@ class Mapped(Unread):
         samples(torch.Size(stored.shape), stored.kind, name, where)
         super().__init__([stored.shape[0], *(stored.shape[1:] if axes is None else axes)])
         self._stored, self._name, self._where, self._by = stored, name, where, by
+        self._unchanged = Unchanged([stored.file], where)
         floating = stored.seen is not None or np.dtype(stored.kind).kind == "f"
         self._unseen = _Unseen(stored.shape[0]) if floating else None
 
@@ -90,6 +92,7 @@ class Mapped(Unread):
 
     def read(self, rows: Tensor) -> Tensor:
         """Copy rows out of the file; one with a value that is not finite is refused."""
+        self._unchanged.check()
         values = self._values
         own = values.index_select(0, rows) if isinstance(values, Tensor) else self._stored.tensor(values[rows.numpy()])
         x = own.float()

@@ -47,6 +47,8 @@ class Pictures(Unread):
 
     def read(self, rows: Tensor) -> Tensor:
         """Decode images: those that were asked for before are waited for."""
+        for archive in self._setting.archives:
+            archive.check()
         numbers = rows.tolist()
         names = [self._names[number] for number in numbers]
         parts = [decoded(self._setting, names)] if self._workers is None else self._taken(numbers, names)

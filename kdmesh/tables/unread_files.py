@@ -26,6 +26,7 @@ from kdmesh.tables.kinds import is_packed, kind_of
 from kdmesh.tables.lines import decoded
 from kdmesh.tables.parquet import open_parquet
 from kdmesh.tables.rows import Rows, cell, number_of
+from kdmesh.tables.unchanged import Unchanged
 from kdmesh.tables.unread_rows import AT_ONCE, Cells, Known, UnreadRows
 
 
@@ -61,8 +62,9 @@ def _plain(path: Path, where: str) -> None:
 class ArrowRows(UnreadRows):
     """Rows of a split of the `datasets` library, whose Arrow files are mapped."""
 
-    def __init__(self, split: Any, raw: Collection[str], keep: Collection[str]) -> None:
+    def __init__(self, split: Any, raw: Collection[str], keep: Collection[str], where: str) -> None:
         self._split, self._raw = split.with_format("arrow"), frozenset(raw)
+        self._unchanged = Unchanged([one["filename"] for one in split.cache_files], where)
         super().__init__(len(split))
         known = [name for name in keep if name in split.column_names]
         found: Known = {name: [] for name in known}
@@ -74,21 +76,29 @@ class ArrowRows(UnreadRows):
 
     def read(self, at: Sequence[int]) -> list[Cells]:
         """Rows of the tables, as Python has them."""
+        self._unchanged.check()
         rows = self._split[at if isinstance(at, range) else list(at)].to_pylist() if len(at) else []
         return [{key: value if key in self._raw else cell(value) for key, value in row.items()} for row in rows]
 
 
 class LineRows(UnreadRows):
-    """Rows of a file of text. ``starts``: where each begins, and the last one ends, ``[N + 1]`` int64.
+    """Rows of a file of text. ``starts``, ``ends``: where each begins and ends, ``[N]`` int64.
 
-    ``decode``: a row's cells, of its bytes and its number.
+    ``decode``: a row's cells, of its bytes and its number; ``unchanged``: the file as it was at first.
     """
 
     def __init__(
-        self, path: Path, starts: Tensor, ends: Tensor, decode: Callable[[bytes, int], Cells], kept: Known
+        self,
+        path: Path,
+        starts: Tensor,
+        ends: Tensor,
+        decode: Callable[[bytes, int], Cells],
+        kept: Known,
+        unchanged: Unchanged,
     ) -> None:
         super().__init__(len(starts), kept)
         self._path, self._starts, self._ends, self._decode = path, starts, ends, decode
+        self._unchanged = unchanged
 
     @cached_property
     def _bytes(self) -> mmap.mmap:
@@ -97,6 +107,7 @@ class LineRows(UnreadRows):
 
     def read(self, at: Sequence[int]) -> list[Cells]:
         """Cut rows out of the file, and decode them."""
+        self._unchanged.check()
         rows = torch.as_tensor(at, dtype=torch.int64)
         places = zip(at, self._starts[rows].tolist(), self._ends[rows].tolist(), strict=True)
         return [self._decode(self._bytes[start:end], row) for row, start, end in places]
@@ -110,13 +121,14 @@ def arrow_rows(split: Any, source: Path | str, where: str, raw: Collection[str],
     """The rows of a split, unread. Columns ``keep`` are kept in memory."""
     if not len(split):
         raise MeshError(f"{source}: no rows", where=where, instead="at least one row")
-    cells = ArrowRows(split, raw, keep)
+    cells = ArrowRows(split, raw, keep, where)
     return Rows(source, where, list(split.column_names), range(len(split)), cells, number_of, noun="row")
 
 
 def json_rows(path: Path, where: str, raw: Collection[str] = (), keep: Collection[str] = ()) -> Rows:
     """The rows of JSON lines, unread; each is looked at once, as :func:`kdmesh.tables.lines.read_jsonl` does."""
     _plain(path, where)
+    unchanged = Unchanged([path], where)
     starts, ends, lines = array("q"), array("q"), array("q")
     columns: list[str] = []
     kept: Known = {}
@@ -139,7 +151,8 @@ def json_rows(path: Path, where: str, raw: Collection[str] = (), keep: Collectio
     if not lines:
         raise MeshError(f"{path}: only blank lines", where=where, instead="at least one row")
     decode = partial(_json, path=path, where=where, raw=frozenset(raw), lines=_ints(lines))
-    made = LineRows(path, _ints(starts), _ints(ends), decode, {name: _shared(own) for name, own in kept.items()})
+    known = {name: _shared(own) for name, own in kept.items()}
+    made = LineRows(path, _ints(starts), _ints(ends), decode, known, unchanged)
     return Rows(path, where, columns, lines, made, number_of)
 
 
@@ -156,6 +169,7 @@ def comma_rows(path: Path, where: str, keep: Collection[str], delimiter: str, en
         what = f"{path} is in {encoding}, of which a line does not end with the byte of one"
         raise MeshError(what, where=where, instead="text in UTF-8, or lazy: false")
     csv.field_size_limit(LONGEST)
+    unchanged = Unchanged([path], where)
     starts, ends, lines = array("q"), array("q"), array("q")
     kept: Known = {}
     done = 0
@@ -190,7 +204,8 @@ def comma_rows(path: Path, where: str, keep: Collection[str], delimiter: str, en
     if not lines:
         raise MeshError(f"{path}: a header row and no data", where=where, instead="at least one row")
     decode = partial(_comma, columns=columns, delimiter=delimiter, encoding=encoding)
-    made = LineRows(path, _ints(starts), _ints(ends), decode, {name: _shared(own) for name, own in kept.items()})
+    known = {name: _shared(own) for name, own in kept.items()}
+    made = LineRows(path, _ints(starts), _ints(ends), decode, known, unchanged)
     return Rows(path, where, columns, lines, made, comma_number)
 
 

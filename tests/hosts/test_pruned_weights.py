@@ -440,7 +440,7 @@ def test_what_makes_no_sense_is_refused_where_it_is_written(prune: Any, said: st
         (bert, {"width": {"share": 0.1}}, "none of them"),
         (llama, {"width": {"share": 0.99}}, "all of them"),
         (llama, {"heads": {"drop": 2}}, "2 key-value heads are to go, and there are 2"),
-        (llama, {"heads": {"drop": [2]}}, "there is no head 2"),
+        (llama, {"heads": {"drop": [2]}}, "there is no key-value head 2: it has 2"),
     ],
 )
 def test_what_a_model_cannot_be_pruned_by_is_refused(make: Any, prune: dict[str, Any], said: str) -> None:
