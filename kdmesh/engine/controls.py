@@ -57,7 +57,10 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
     flows = own[:1] or [FlowSpec(**{"from": LABELS, "to": student}, objective=label_objective(spec, registry()))]
     made = _mesh(plan, {student: _budget(plan, student, updates)}, flows, f"{spec.name}.{student}.alone")
     whole = made.text.model_copy(update={"vocabulary": type(made.text).model_fields["vocabulary"].default})
-    return made.model_copy(update={"text": whole})  # there is no other's to fit
+    usual = made.train.model_copy(
+        update={name: type(made.train).model_fields[name].default for name in ("epochs", "steps")}
+    )
+    return made.model_copy(update={"text": whole, "train": usual})  # no other's words to fit; its budget is its own
 
 
 def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | None:

@@ -401,6 +401,20 @@ def test_a_prefix_of_vocabularies_needs_two_models_of_unlike_ones(tmp_path):
     plan_of(alone.model_dump(mode="json", by_alias=True))  # a control is not refused for what its mesh needs
 
 
+@pytest.mark.parametrize("budget", [{"epochs": 3}, {"steps": 7}])
+def test_a_control_is_not_told_that_its_mesh_s_budget_is_not_its_own(budget):
+    given = {
+        "data": {"dataset": "digits"},
+        "agents": {"t": {"model": "mlp"}, "s": {"model": "mlp"}},
+        "connect": [{"ensemble": {"teachers": "t", "student": "s"}}],
+        "train": budget,
+    }
+    assert not [note for note in found(given).notes if "has no effect" in note]
+    alone = controls.alone(make_plan(parse(given), registry()), "s", 5).model_dump(mode="json", by_alias=True)
+    assert alone["agents"]["s"]["train"]["steps"] == 5
+    assert not [note for note in found(alone).notes if "has no effect" in note]
+
+
 def test_limits_that_others_undercut_are_told(tmp_path):
     own = found(texts(tmp_path, "classification", BERT, "s", max_length=8)).notes
     assert [note for note in own if note.startswith("text.max_length: every agent's model has")]
