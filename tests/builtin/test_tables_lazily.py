@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,15 @@ def test_what_goes_with_rows_in_memory_alone_is_refused(tmp_path, monkeypatch):
     with pytest.raises(MeshError, match="cannot be written to") as error:
         InFile("f4").add([1.0])
     assert "TMPDIR" in error.value.instead
+
+
+def test_files_of_numbers_are_closed():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found, left = InFile("f4"), InFile("f4")
+        found.add([1.0, 2.0])
+        left.add([3.0])  # as where the next row is wrong
+        made = found.tensor()
+        del found, left
+        gc.collect()
+    assert made.tolist() == [1.0, 2.0] and not [one for one in caught if one.category is ResourceWarning]
