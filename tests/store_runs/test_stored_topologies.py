@@ -39,7 +39,7 @@ def short(name: str, epochs: int) -> dict[str, Any]:
     mesh.setdefault("train", {})["epochs"] = epochs
     for agent in mesh["agents"].values():
         agent.get("train", {}).pop("epochs", None)
-    for line in mesh["connect"]:
+    for line in mesh.get("connect", ()):
         for settings in line.values():
             settings |= {key: 1 for key in ("local_epochs", "digest_epochs") if key in settings}
             settings |= {"rounds": 2} if "rounds" in settings else {}
@@ -53,7 +53,7 @@ def frozen(mesh: dict[str, Any], view: dict[str, Any]) -> list[str]:
     for name in names:
         mesh["agents"][name] |= {"update": "frozen", "view": view}
         mesh["agents"][name].pop("train", None)
-    for line in mesh["connect"]:
+    for line in mesh.get("connect", ()):
         for settings in line.values():
             settings["refresh"] = "step"
     return names
