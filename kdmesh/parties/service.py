@@ -154,7 +154,7 @@ class Coordinator:
         self.names, self.expected, self.patience, self.say = list(names), dict(expected), patience, say
         self._here: dict[str, Connection] = {}
         self._sizes: dict[str, int] = {}
-        self._changed = threading.Condition()
+        self._changed, self._over = threading.Condition(), False
         library = grpc()
         threads = ThreadPoolExecutor(2 * len(self.names) + 4, "kdmesh-join")
         self._server = library.server(threads, options=OPTIONS, maximum_concurrent_rpcs=2 * len(self.names) + 2)
@@ -177,7 +177,7 @@ class Coordinator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        over = pack({"incarnation": 0, "over": True})
+        self._over, over = True, pack({"incarnation": 0, "over": True})
         for connection in list(self._here.values()):
             if not connection.lost:
                 for piece in pieces(OVER, over):
@@ -280,7 +280,8 @@ class Coordinator:
         except Exception as error:  # of the library, whose errors have no common class that says more
             why = f"the connection broke ({type(error).__name__})"
         connection.end(why)
-        self.say(f"{connection.name}: {why}")
+        if not self._over:
+            self.say(f"{connection.name}: {why}")
 
 
 def take_part(member: Member, address: str, certificates: Certificates, patience: float = 600.0) -> None:

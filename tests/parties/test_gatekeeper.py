@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -303,3 +305,50 @@ def test_a_lying_party_ends_the_run_with_its_name(spec, room):
     backend = PartiesBackend(room)
     with pytest.raises(RunFailed, match="rows of a, where stream"):
         run_once(Request(spec, hosted=backend), session=hosted(backend))
+
+
+AVERAGED = {
+    **{key: value for key, value in MESH.items() if key != "connect"},
+    "agents": {
+        "server": {"model": {"mlp": {"hidden": [8]}}, "update": "merged"},
+        "a": {"model": {"mlp": {"hidden": [8]}}, "init_of": "server"},
+        "b": {"model": {"mlp": {"hidden": [8]}}, "init_of": "server"},
+    },
+    "flows": [
+        {"from": "labels", "to": ["a", "b"], "objective": "ce", "stream": "own"},
+        {"from": ["a", "b"], "to": "server", "as": "weights", "weight": "samples", "stream": "own", "refresh": "round",
+         "discloses": "weights"},
+        {"from": "server", "to": ["a", "b"], "as": "weights", "refresh": "round"},
+    ],
+    "program": [
+        {"of": ["a", "b", "server"], "repeat": 3,
+         "do": [{"train": ["a", "b"], "epochs": 1}, {"publish": ["a", "b"]}, {"publish": ["server"]}]},
+    ],
+}  # fmt: skip
+ROBUST = {
+    **AVERAGED,
+    "consensus": {"pool": "median"},
+    "flows": [
+        AVERAGED["flows"][0],
+        {"from": ["a", "b"], "to": "pool", "as": "weights", "refresh": "round", "discloses": "weights"},
+        {"from": "pool", "to": ["a", "b", "server"], "as": "weights"},
+    ],
+    "program": [
+        {"of": ["a", "b", "server"], "repeat": 3, "do": [{"train": ["a", "b"], "epochs": 1}, {"publish": ["a", "b"]}]},
+    ],
+}
+
+
+@pytest.mark.parametrize("fields", [AVERAGED, ROBUST], ids=["fedavg", "median of weights"])
+def test_weights_that_are_disclosed_cross(fields, tmp_path):
+    spec = parse(fields)
+    expected, _, _ = run_once(Request(spec, "inline"))
+    room = Room({name: Member(spec, name, tmp_path / name) for name in spec.parties})
+    one_at_a_time(room)
+    backend = PartiesBackend(room)
+    summary, _, _ = run_once(Request(spec, hosted=backend), session=hosted(backend))
+    assert {name: agent["weights_sha256"] for name, agent in summary["agents"].items()} == {
+        name: agent["weights_sha256"] for name, agent in expected["agents"].items()
+    }
+    left = [json.loads(line) for line in (tmp_path / "north" / "left.jsonl").read_text().splitlines()]
+    assert {line["method"] for line in left} == {"export_state"}
