@@ -6,21 +6,25 @@ call, until that host is known; so what is for its own host never leaves it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from kdmesh.contracts.task import Chance
 from kdmesh.errors import RunFailed
 from kdmesh.graph.fragment import Fragment
 from kdmesh.graph.steps import Op
+from kdmesh.hosts.checkpoint import part_names
 from kdmesh.hosts.export import Export
 from kdmesh.hosts.packing import VALUE
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.state import Kept
 from kdmesh.hosts.step import Losses, Report, Turn
+from kdmesh.signals.codecs import DENSE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +37,8 @@ if TYPE_CHECKING:
 
     Shapes = Mapping[tuple[str, str], torch.Size]
 
-PLAIN = 2**20
-"""The most characters of the text of a result that is no array: figures, reports."""
+BESIDE = {"present": ("bool",), "starts": ("int64",), "errors": ("float32", "float64")}
+"""Of what may be beside the values of a publication, its types."""
 SIGNALS = {"publish", "publish_consensus", "commit", "recall"}
 STAYS = {*SIGNALS, "export_state"}
 """Methods whose results stay where they were made until another host needs them."""
@@ -128,21 +132,42 @@ class Calls:
             return {name: {**facts, "chance": told[name]} for name, facts in value.items()}
         return _plain(value)
 
-    def result(self, method: str, value: Any, about: tuple[Any, ...] = ()) -> Any:
-        """A result as the engine takes it, of what came of a call with arguments ``about``; Unlike for any other."""
+    def result(self, method: str, value: Any, about: tuple[Any, ...] = (), host: str = "") -> Any:
+        """A result as the engine takes it, of what came of a call of ``host`` with arguments ``about``; Unlike for any
+        other.
+        """
         found = _valid(RESULTS[method], value, f"the result of {method}")
+        self._of_its_own(method, found, host)
         if method == "run":
             losses, odd, flows = found
             return Report(losses, odd, [Losses(*one) for one in flows], [])
         if method in ("save_agent", "save_rule"):
             return Export({}, found[1])
         if method == "describe":
-            return {name: {**facts, "chance": _chance(facts.get("chance"))} for name, facts in found.items()}
+            return {name: {**facts, "chance": _chance(facts["chance"])} for name, facts in found.items()}
         if method == "answers":
             return {name: Kept(*kept) for name, kept in found.items()}
         if method in SIGNALS:
             return self._published(method, found, about)
         return found
+
+    def _of_its_own(self, method: str, found: Any, host: str) -> None:
+        """Refuse what a host says of others than it has, and files that are no part of its own."""
+        agents = {*self.plan.hosts[host]} if host in self.plan.hosts else {*self.plan.owner}
+        known, named = agents | {*self.plan.consensus}, set[str]()
+        if method == "describe" and agents != {*found}:
+            raise Unlike(f"the result of describe: of {', '.join(sorted(found)) or 'nobody':.80}")
+        if method == "answers":
+            known, named = agents | {one for one in self.plan.consensus if self.plan.evaluator(one) == host}, {*found}
+        if method == "endpoints":
+            named = {*found}
+        if method == "run":
+            known, named = known | {*self.plan.owner}, {*found[0], *(one[0] for one in found[1])}
+        if odd := named - known:
+            raise Unlike(f"the result of {method}: of {min(odd)!r:.80}, which {host} does not have")
+        sums = method != "save" or all(re.fullmatch(b"[0-9a-f]{64}", told) for told in found.values())
+        if method == "save" and (not sums or {*found} != {*part_names(host)}):
+            raise Unlike(f"the result of save: {', '.join(sorted(found)) or 'nothing':.80}, which is no part of {host}")
 
     def _published(self, method: str, value: dict[Any, Any], about: tuple[Any, ...]) -> Published:
         """Publications of who was asked, on the stream that was asked: a row for each sample, as wide as they are."""
@@ -168,18 +193,24 @@ class Calls:
         values: np.ndarray | None = None
         for name, kind, parts in packed:
             for part, array, dtype in parts:
-                if name == "errors" or (name in ("present", "starts") and array.ndim == 1):
+                beside = (
+                    name in BESIDE and kind == part == DENSE and array.ndim == 1 and dtype == f"torch.{array.dtype}"
+                )
+                if beside and array.dtype in BESIDE[name] and (name != "present" or len(array) == rows):
                     continue
-                if name != VALUE or kind != "dense" or values is not None:
-                    raise Unlike(f"a part {name or 'value'!r} ({kind}, {part}) of what {key.source} says")
+                if name != VALUE or not kind == part == DENSE or values is not None:
+                    raise Unlike(f"a part {name or 'value'!r:.40} ({kind:.40}, {part:.40}) of what {key.source} says")
                 values = _floats(array, dtype)
         if values is None:
             raise Unlike(f"nothing of what {key.source} says")
-        if len(values) != rows:
-            raise Unlike(f"{len(values):,} rows of {key.source}, where stream {key.stream!r} has {rows:,}")
+        if not values.ndim or len(values) != rows:
+            raise Unlike(
+                f"{len(values) if values.ndim else 0:,} rows of {key.source}, where stream {key.stream!r} has {rows:,}"
+            )
         if tuple(values.shape[1:]) != width:
             raise Unlike(f"rows of shape {list(values.shape[1:])} of {key.source}, where they have {list(width)}")
-        if np.isnan(values).any() or np.isposinf(values).any():
+        nothing = key.source in self.plan.owner and values.size and np.isneginf(values).reshape(rows, -1).all(1).any()
+        if nothing or np.isnan(values).any() or np.isposinf(values).any():
             raise Unlike(f"values of {key.source} that are no numbers")
 
     def _rows(self, key: Key) -> int:
@@ -220,8 +251,13 @@ def _keyed(value: dict[Any, Any]) -> Published:
 
 
 def _floats(array: np.ndarray, dtype: str) -> np.ndarray:
-    """The numbers of a packed array; those of bfloat16 as float32."""
-    if dtype == "torch.bfloat16":
+    """The numbers of a packed array; those of bfloat16 as float32. Unlike for an array of another type than it says."""
+    half = dtype == "torch.bfloat16"
+    if array.dtype not in (("int16",) if half else ("float16", "float32", "float64")) or (
+        not half and dtype != f"torch.{array.dtype}"
+    ):
+        raise Unlike(f"an array of {array.dtype} that is said to be {dtype:.40}")
+    if half:
         return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     return array
 
@@ -249,6 +285,27 @@ _PUBLISHED = dict[_KEY, _PACKED]
 _STATE = dict[str, _PACKED]
 _COUNTS = dict[str, int]
 _FIGURES = dict[str, Any]
+_NUMBER = int | float
+_NUMBERS = _NUMBER | list[_NUMBER | list[_NUMBER | None] | None] | None
+
+
+class _Described(TypedDict):
+    """See :func:`kdmesh.hosts.measure.describe`."""
+
+    parameters: int
+    weights_sha256: str
+    latency_ms: float | None
+    forwards: int
+    updates: int
+    moved: bool | None
+    left_out: int
+    reports: dict[str, dict[str, _NUMBER]]
+    gates: Any
+    softened: bool
+    put_back: Any
+    chance: dict[str, Any] | None
+
+
 _OP = tuple[str, str, str, str]
 _FRAGMENT = tuple[str, str, int, list[tuple[int, list[_OP] | None]], list[int]]
 _ODD = list[tuple[str, str, str]]
@@ -305,12 +362,12 @@ RESULTS: dict[str, TypeAdapter[Any]] = {
     "export_state": _WEIGHTS,
     "passed": _of(int),
     "receive": _of(_ODD),
-    "evaluate": _of(_FIGURES),
+    "evaluate": _of(dict[str, _NUMBERS]),
     "evaluate_consensus": _of(_FIGURES),
     "report": _of(dict[str, float]),
     "answers": _of(dict[str, _KEPT]),
     "keep_best": _of(bool),
-    "describe": _of(dict[str, _FIGURES]),
+    "describe": _of(dict[str, _Described]),
     "costs": _of(_FIGURES),
     "shelved": _of(_FIGURES | None),
     "endpoints": _of(dict[str, _FIGURES]),

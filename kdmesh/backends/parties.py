@@ -7,6 +7,7 @@ A party is sent plain values and gives plain values (:mod:`kdmesh.backends.wire`
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as settled
 from dataclasses import replace
@@ -75,6 +76,7 @@ class PartiesBackend(Backend):
         self.local: dict[str, Host] = {}
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._numbers: dict[str, int] = {}
+        self._over: dict[str, list[int]] = {}  # by party, whose results nobody can ask for any more
         self._given: tuple[HostConfig, Source] | None = None
 
     @property
@@ -93,8 +95,9 @@ class PartiesBackend(Backend):
         self.links = dict(self.meeting.links(names))
         self._threads = {name: ThreadPoolExecutor(1, f"kdmesh-{name}") for name in plan.hosts}
         self._numbers = dict.fromkeys(plan.hosts, 0)
+        self._over = {name: list[int]() for name in names}
         told = {"open": self.incarnation, "seed": plan.spec.seed, "sizes": self.meeting.sizes()}
-        opened = {name: self._threads[name].submit(self._answer, name, told) for name in names}
+        opened = {name: self._threads[name].submit(self._answer, name, self.incarnation, told) for name in names}
         if COORDINATOR in plan.hosts:
             self.local = {COORDINATOR: Host(COORDINATOR, config, table, streams, registry())}
         for future in opened.values():
@@ -105,15 +108,18 @@ class PartiesBackend(Backend):
         self._numbers[host] += 1
         number = self._numbers[host]
         work = self._here if host in self.local else self._there
-        future = self._threads[host].submit(work, host, number, method, args)
+        future = self._threads[host].submit(work, host, self.incarnation, number, method, args)
         if results == 1:
-            return Later(future, host, number, method, args)
+            made = Later[Any](future, host, number, method, args)
+            if method in STAYS and host in self.links:
+                weakref.finalize(made, self._over[host].append, number).atexit = False
+            return made
         return [Later(future, host, number, method, args, part) for part in range(results)]
 
-    def _here(self, host: str, number: int, method: str, args: tuple[Any, ...]) -> Any:
-        return getattr(self.local[host], method)(*(self._arrived(arg) for arg in args))
+    def _here(self, host: str, incarnation: int, number: int, method: str, args: tuple[Any, ...]) -> Any:
+        return getattr(self.local[host], method)(*(self._arrived(arg, incarnation) for arg in args))
 
-    def _there(self, host: str, number: int, method: str, args: tuple[Any, ...]) -> Any:
+    def _there(self, host: str, incarnation: int, number: int, method: str, args: tuple[Any, ...]) -> Any:
         """Ask a party. Of a result that stays with it comes nothing yet."""
         places = {}
         given = []
@@ -121,20 +127,24 @@ class PartiesBackend(Backend):
             if isinstance(arg, Later) and arg.host == host and arg.method in STAYS:
                 arg.future.result()
                 places[place], arg = arg.number, None
-            given.append(self._arrived(arg))
+            given.append(self._arrived(arg, incarnation))
         if method == "run":
             given = given[:1]  # bundles of others, of whom it reads none
         while given and method in ("evaluate", "publish") and isinstance(given[-1], dict):
             raise RunFailed(f"what {args[0]} sees is another agent's output, which does not cross between parties")
         sent = self.calls.arguments(method, given)
-        value = self._answer(host, {"call": number, "method": method, "args": sent, "stay": places})
+        over = [one for one in [*self._over[host]] if one < number]
+        for one in over:
+            self._over[host].remove(one)
+        call = {"call": number, "method": method, "args": sent, "stay": places, "drop": over}
+        value = self._answer(host, incarnation, call)
         if method in STAYS:
             return {}
         if method == "run":
-            return {}, self.calls.result(method, value)
-        return self.calls.result(method, value)
+            return {}, self.calls.result(method, value, host=host)
+        return self.calls.result(method, value, host=host)
 
-    def _arrived(self, arg: Any) -> Any:
+    def _arrived(self, arg: Any, incarnation: int) -> Any:
         """An argument's value, which is fetched where it stayed with a party; once for all who need it."""
         if not isinstance(arg, Later):
             return arg
@@ -143,13 +153,16 @@ class PartiesBackend(Backend):
             return found
         with arg.lock:
             if arg.fetched is None:
-                value = self._answer(arg.host, {"fetch": arg.number})
-                arg.fetched = self.calls.result(arg.method, value, arg.about)
+                value = self._answer(arg.host, incarnation, {"fetch": arg.number})
+                arg.fetched = self.calls.result(arg.method, value, arg.about, arg.host)
         return arg.fetched
 
-    def _answer(self, host: str, message: dict[str, Any]) -> Any:
-        """What a party answers. RunFailed where it says that it refuses, or failed."""
-        answer = unpack(self.links[host].ask(pack({"incarnation": self.incarnation, **message})))
+    def _answer(self, host: str, incarnation: int, message: dict[str, Any]) -> Any:
+        """What a party answers. RunFailed where it says that it refuses, or failed.
+
+        ``incarnation``: of the hosts that were called, so that what waited for a lost one asks nothing of the next.
+        """
+        answer = unpack(self.links[host].ask(pack({"incarnation": incarnation, **message})))
         if not isinstance(answer, dict) or len(answer) != 1:
             raise Unlike(f"{host} gave something else than an answer")
         if "value" in answer:

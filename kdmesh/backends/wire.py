@@ -147,6 +147,8 @@ class _Reader:
             raise Garbled(f"an array of {dtype!r:.20}")
         if not isinstance(shape, list) or len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
             raise Garbled(f"an array of shape {shape!r:.40}")
+        if 0 in shape and math.prod(max(1, n) for n in shape) >= 2**60:
+            raise Garbled(f"an array of shape {shape!r:.40}")
         part = self._take(math.prod(shape) * np.dtype(dtype).itemsize)
         if dtype == "bool" and len(part) and int(np.frombuffer(part, np.uint8).max()) > 1:
             raise Garbled("an array of truth values that are none")

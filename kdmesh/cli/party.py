@@ -44,7 +44,7 @@ def execute(args: argparse.Namespace) -> int:
     spec = read(args)
     understood(spec)
     allow_code(spec, args)
-    from kdmesh.errors import printable
+    from kdmesh.errors import RunFailed, printable
     from kdmesh.files import inside
     from kdmesh.parties.member import Member
     from kdmesh.parties.service import Certificates, take_part
@@ -56,5 +56,8 @@ def execute(args: argparse.Namespace) -> int:
 
     member = Member(spec, args.party, inside(Path(args.out), args.party), say)
     take_part(member, args.join, certificates, args.patience)
+    if member.failed:
+        what = f"the coordinator could not end the run; agents, as far as there are any, are in {member.folder}"
+        raise RunFailed(what, where="--join", instead="see what the coordinator says")
     print(printable(f"{args.party}: the run is over; its agents are in {member.folder}"), file=sys.stderr)
     return 0

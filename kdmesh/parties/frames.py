@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 HEAD = struct.Struct("<QB")  # the message's number; 1 in its last piece
 PIECE = 2**20
 LARGEST = 2**31
-"""Bytes of a message at most."""
+"""Bytes at most of the messages that are under way."""
 AT_ONCE = 16
 """Messages that may be under way at a time."""
 
@@ -29,7 +29,7 @@ class Joined:
     """Puts pieces together that arrive in order for each message."""
 
     def __init__(self, largest: int = LARGEST) -> None:
-        self.largest = largest
+        self.largest, self._size = largest, 0
         self._parts: dict[int, list[bytes]] = {}
 
     def add(self, piece: bytes) -> tuple[int, bytes] | None:
@@ -37,13 +37,18 @@ class Joined:
         if len(piece) < HEAD.size or len(piece) > HEAD.size + PIECE:
             raise Garbled(f"a piece of {len(piece):,} bytes")
         number, last = HEAD.unpack_from(piece)
+        if last not in (0, 1) or (not last and len(piece) != HEAD.size + PIECE):
+            raise Garbled(f"a piece of {len(piece):,} bytes with others to come")
+        self._size += len(piece) - HEAD.size
         parts = self._parts.setdefault(number, [])
         parts.append(piece[HEAD.size :])
         if len(self._parts) > AT_ONCE:
             raise Garbled(f"more than {AT_ONCE} messages at a time")
-        if sum(map(len, parts)) > self.largest:
-            raise Garbled(f"a message of more than {self.largest:,} bytes")
+        if self._size > self.largest:
+            raise Garbled(f"messages of more than {self.largest:,} bytes")
         if not last:
             return None
         del self._parts[number]
-        return number, b"".join(parts)
+        whole = b"".join(parts)
+        self._size -= len(whole)
+        return number, whole

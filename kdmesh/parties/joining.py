@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
 
 VERSION = version("kdmesh")
+MOST = 10**8
+"""The most samples of a party: room is made for all of them, wherever they are."""
 
 
 def agreed(plan: Plan) -> str:

@@ -20,7 +20,7 @@ from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.source import Source
 from kdmesh.parties.gatekeeper import Gatekeeper
-from kdmesh.parties.joining import VERSION, agreed, public_digest
+from kdmesh.parties.joining import MOST, VERSION, agreed, public_digest
 from kdmesh.plugins import registry
 from kdmesh.spec.parties import OWN
 
@@ -45,7 +45,7 @@ class Member:
         self.spec, self.name, self.folder, self.say = spec, name, folder, say
         self.host: Host | None = None
         self.incarnation = 0
-        self.over = False
+        self.over = self.failed = False
         self._results: dict[int, tuple[str, list[Any], Any]] = {}
         self._lock = threading.Lock()
         self._kept: dict[str, list[str]] = {}  # by stage, the sums of its parts
@@ -91,14 +91,15 @@ class Member:
         if "open" in asked:
             return self._open(asked)
         if "over" in asked:
-            self.over = True
+            self.over, self.failed = True, asked.get("failed") is True
             return None
         if asked["incarnation"] != self.incarnation or self.host is None:
             raise Unlike(f"a message of incarnation {asked['incarnation']}: this is {self.incarnation}")
         if "there" in asked:
             return True
-        for number in asked.get("drop", ()):
-            self._results.pop(number, None)
+        over = asked.get("drop", [])
+        if not isinstance(over, list) or any(type(number) is not int for number in over):
+            raise Unlike("a call of another kind")
         if "fetch" in asked:
             return self._fetched(asked["fetch"])
         return self._called(asked)
@@ -106,7 +107,7 @@ class Member:
     def _open(self, asked: dict[str, Any]) -> None:
         """Build the party's host anew, with the seed and the numbers of samples that all go by."""
         number, seed, sizes = asked["open"], asked.get("seed"), asked.get("sizes")
-        known = isinstance(sizes, dict) and all(type(size) is int and size > 0 for size in sizes.values())
+        known = isinstance(sizes, dict) and all(type(size) is int and 0 < size <= MOST for size in sizes.values())
         if type(number) is not int or number <= self.incarnation or type(seed) is not int or not known:
             raise Unlike("an opening of another kind, or one that is over")
         assert isinstance(sizes, dict)
@@ -135,6 +136,8 @@ class Member:
         self.gate.call(self.host, method, found)
         self.gate.come(self.host, method, found)
         given = [self._result(arg.number) if isinstance(arg, Stay) else arg for arg in found]
+        for one in asked.get("drop", ()):
+            self._results.pop(one, None)
         self.done = number
         value = self._made(method, given)
         if method in STAYS:

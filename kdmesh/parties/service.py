@@ -11,6 +11,7 @@ import stat
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isinf
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.backends.wire import Garbled, pack, unpack
 from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.parties.frames import HEAD, PIECE, Joined, pieces
-from kdmesh.parties.joining import VERSION
+from kdmesh.parties.joining import MOST, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +34,8 @@ OVER = 2**62
 HERE = "is here already"
 """What a party is told whose connection before this one has not been given up yet."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+FIRST = 2**16
+"""The most bytes of a first message."""
 TRIES = 5  # messages of a party that are answered at a time
 OPTIONS = [
     ("grpc.max_receive_message_length", PIECE + HEAD.size),
@@ -105,7 +108,7 @@ class Connection:
         for piece in pieces(number, message):
             self.outgoing.put(piece)
         try:
-            return future.result(self.patience)
+            return future.result(None if isinf(self.patience) else self.patience)
         except TimeoutError:
             self.end(f"no answer for {self.patience:g} s")
             raise self._gone(self.lost) from None
@@ -176,10 +179,11 @@ class Coordinator:
         self._server.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._over, over = True, pack({"incarnation": 0, "over": True})
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Tell parties that the run is over; where it was interrupted, they wait for who goes on with it."""
+        self._over, over = True, pack({"incarnation": 0, "over": True, "failed": error is not None})
         for connection in list(self._here.values()):
-            if not connection.lost:
+            if not connection.lost and (error is None or issubclass(error, Exception)):
                 for piece in pieces(OVER, over):
                     connection.outgoing.put(piece)
             connection.outgoing.put(None)
@@ -208,11 +212,11 @@ class Coordinator:
 
     def _join(self, incoming: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """One party, from its first word until it is gone."""
-        joined = Joined()
+        first = Joined(FIRST)
         names = [name.decode("utf-8", "replace") for name in context.auth_context().get("x509_common_name", ())]
         name = names[0] if len(names) == 1 else ""
         try:
-            hello = self._first(incoming, joined)
+            hello = self._first(incoming, first)
             why = self._fault(name, hello)
         except Garbled as error:
             hello, why = {}, error.what
@@ -227,7 +231,7 @@ class Coordinator:
             self._changed.notify_all()
         self.say(f"{name} has joined, with {hello['samples']:,} samples of its own")
         yield from pieces(HELLO, pack({"joined": True}))
-        reader = threading.Thread(target=self._read, args=(incoming, joined, connection), daemon=True)
+        reader = threading.Thread(target=self._read, args=(incoming, Joined(), connection), daemon=True)
         reader.start()
         context.add_callback(lambda: connection.end("the connection ended"))
         while (piece := connection.outgoing.get()) is not None:
@@ -261,7 +265,9 @@ class Coordinator:
             return "its mesh file says something else than the coordinator's (beside `data` of a party and the seed)"
         if hello["public"] != self.expected["public"]:
             return "its public samples are others than the coordinator's (`data`)"
-        if hello["samples"] < 0 or self._sizes.get(name, hello["samples"]) != hello["samples"]:
+        if not 0 <= hello["samples"] <= MOST:
+            return f"{hello['samples']:,} samples, and {MOST:,} are the most"
+        if self._sizes.get(name, hello["samples"]) != hello["samples"]:
             return f"{hello['samples']:,} samples, where it had {self._sizes.get(name, 0):,} as it first joined"
         with self._changed:
             if name in self._here and not self._here[name].lost:
@@ -298,16 +304,17 @@ def take_part(member: Member, address: str, certificates: Certificates, patience
             for piece in pieces(HELLO, hello):
                 outgoing.put(piece)
             stream = channel.stream_stream(METHOD)(iter(outgoing.get, None))
+            met = False
             try:
-                if _answer(member, stream, outgoing):
-                    until = monotonic() + patience
+                for _ in _answer(member, stream, outgoing):
+                    met = True
             except library.RpcError as error:
-                if error.code() != library.StatusCode.UNAVAILABLE:
-                    until = min(until, monotonic() + patience)
                 why = error.details() or error.code().name
                 member.say(f"no connection to {address}: {why.splitlines()[0][:200]}")
             finally:
                 outgoing.put(None)
+                if met:
+                    until = monotonic() + patience
         if not member.over:
             if monotonic() > until:
                 what = f"no coordinator at {address} for {patience:g} s"
@@ -315,8 +322,8 @@ def take_part(member: Member, address: str, certificates: Certificates, patience
             sleep(0.5)
 
 
-def _answer(member: Member, stream: Any, outgoing: queue.Queue[bytes | None]) -> bool:
-    """Answer every message of a connection; returns whether it was one. What is fetched is answered meanwhile."""
+def _answer(member: Member, stream: Any, outgoing: queue.Queue[bytes | None]) -> Iterator[bool]:
+    """Answer every message of a connection; yields True once it is one. What is fetched is answered meanwhile."""
     joined = Joined()
     with ThreadPoolExecutor(TRIES, "kdmesh-party") as threads:
 
@@ -335,10 +342,10 @@ def _answer(member: Member, stream: Any, outgoing: queue.Queue[bytes | None]) ->
                     why = said.get("refused") if isinstance(said, dict) else ""
                     if isinstance(said, dict) and said.get("later") is True:
                         member.say(f"waiting: {why}")
-                        return False
+                        return
                     raise MeshError(f"the coordinator refused: {why}", where="--join", instead="what it has")
                 member.joined()
                 member.say("joined")
+                yield True
                 continue
             threads.submit(give, number, message)
-    return True

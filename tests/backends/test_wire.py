@@ -127,3 +127,10 @@ def test_arrays_are_the_reader_s_own():
     array = np.arange(6.0).reshape(2, 3)[:, ::2]
     found = unpack(pack(array))
     assert found.flags.writeable and found.flags.c_contiguous and np.array_equal(found, array)
+
+
+@pytest.mark.parametrize("shape", [[0, 10**30], [0, 2**39, 2**39]])
+def test_a_shape_that_no_array_has_is_garbled(shape):
+    header = json.dumps(["a", "float32", shape]).encode()
+    with pytest.raises(Garbled):
+        unpack(PREFIX.pack(len(header)) + header)

@@ -176,7 +176,15 @@ def calls(spec):
 
 
 def dense(array):
-    return [("", "dense", [("", array, f"torch.{array.dtype}")])]
+    return named("", array)
+
+
+def named(name, array):
+    return [(name, "dense", [("dense", array, f"torch.{array.dtype}")])]
+
+
+def zeros(rows):
+    return dense(np.zeros((rows, 10), np.float32))
 
 
 ABOUT = ("a", "transfer", ("",))
@@ -200,7 +208,21 @@ def test_a_coordinator_takes_what_it_asked_for(calls):
         (lambda rows: {("b", *WHO[1:]): dense(np.zeros((rows, 10), np.float32))}, "where a on 'transfer' was asked"),
         (lambda rows: {("a", "own", "", "publish"): dense(np.zeros((rows, 10), np.float32))}, "was asked"),
         (lambda rows: {WHO: [*dense(np.zeros((rows, 10), np.float32)), *dense(np.zeros(1, np.float32))]}, "a part"),
-        (lambda rows: {WHO: [("more", "dense", [("", np.zeros(1, np.float32), "torch.float32")])]}, "a part 'more'"),
+        (
+            lambda rows: {WHO: [("more", "dense", [("dense", np.zeros(1, np.float32), "torch.float32")])]},
+            "a part 'more'",
+        ),
+        (lambda rows: {WHO: [("", "dense", [("", np.zeros((rows, 10), np.float32), "torch.float32")])]}, "a part"),
+        (
+            lambda rows: {WHO: [("", "dense", [("dense", np.zeros((rows, 10), np.float32), "torch.bfloat16")])]},
+            "said to",
+        ),
+        (lambda rows: {WHO: dense(np.zeros((rows, 10), np.int64))}, "array of int64 that is said to be"),
+        (lambda rows: {WHO: dense(np.zeros((), np.float32))}, "0 rows of a"),
+        (lambda rows: {WHO: dense(np.full((rows, 10), -np.inf, np.float32))}, "that are no numbers"),
+        (lambda rows: {WHO: [*zeros(rows), *named("present", np.full(rows, 1e3, np.float32))]}, "a part 'present'"),
+        (lambda rows: {WHO: [*zeros(rows), *named("present", np.ones(3, bool))]}, "a part 'present'"),
+        (lambda rows: {WHO: [*zeros(rows), *named("errors", np.zeros((2, 2), np.float32))]}, "a part 'errors'"),
         (lambda rows: {WHO: []}, "nothing of what a says"),
         (lambda rows: [1], "the result of publish"),
         (lambda rows: {"a": dense(np.zeros((rows, 10), np.float32))}, "the result of publish"),
@@ -288,6 +310,67 @@ def test_no_sample_of_a_party_is_in_what_was_sent(spec, room):
             assert (row * 16 if kind == torch.uint8 else row).to(kind).numpy().tobytes() not in crossed
     shown = table.x[streams["transfer"].rows][:1].flatten(1)
     assert rows.shape[1] == shown.shape[1] == 64 and len(crossed) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "said"),
+    [
+        ("describe", lambda value: {}, "the result of describe: of nobody"),
+        ("describe", lambda value: {**value, "b": value["a"]}, "the result of describe: of a, b"),
+        ("describe", lambda value: {"a": {**value["a"], "updates": "many"}}, "the result of describe: Input should be"),
+        ("answers", lambda value: {"b": value["a"]}, "of 'b', which north does not have"),
+        ("evaluate", lambda value: {**value, "accuracy": "high"}, "the result of evaluate: Input should be"),
+        ("run", lambda value: ({"z": 1.0}, [], []), "the result of run: of 'z', which north does not have"),
+        ("run", lambda value: (value[0], [("z", "", "dead")], value[2]), "of 'z', which north does not have"),
+    ],
+)
+def test_a_party_says_nothing_of_others(spec, room, method, change, said):
+    """Nor anything that would end the run without its name."""
+    north = room.members["north"]
+    ask = north.ask
+
+    def lies(message):
+        asked, answer = unpack(message), ask(message)
+        return pack({"value": change(unpack(answer)["value"])}) if asked.get("method") == method else answer
+
+    north.ask = lies
+    one_at_a_time(room)
+    backend = PartiesBackend(room)
+    with pytest.raises(RunFailed, match=said):
+        run_once(Request(spec, hosted=backend), session=hosted(backend))
+
+
+@pytest.mark.parametrize("files", [{}, {"south.json": b"0" * 64}, {"north.json": b"0" * 64}, {"../x": b"0" * 64}])
+def test_a_party_s_part_of_a_checkpoint_is_its_own(calls, files):
+    from kdmesh.hosts.checkpoint import part_names
+
+    made, _ = calls
+    made.result("save", dict.fromkeys(part_names("north"), b"0" * 64), host="north")
+    with pytest.raises(Unlike, match="the result of save"):
+        made.result("save", files, host="north")
+    with pytest.raises(Unlike, match="the result of save"):
+        made.result("save", dict.fromkeys(part_names("north"), b"content"), host="north")
+
+
+def test_a_party_keeps_what_it_published_no_longer_than_anyone_may_ask(spec, tmp_path):
+    """However many rounds there are."""
+    kept = []
+    for rounds in (2, 6):
+        longer = parse({**MESH, "connect": [{"rounds": {**MESH["connect"][0]["rounds"], "rounds": rounds}}]})
+        met = Room({name: Member(longer, name, tmp_path / name / str(rounds)) for name in longer.parties})
+        one_at_a_time(met)
+        backend = PartiesBackend(met)
+        run_once(Request(longer, hosted=backend), session=hosted(backend))
+        kept.append({name: len(link.member._results) for name, link in met.members.items()})
+    assert kept[0] == kept[1]
+
+
+def test_what_waited_for_a_lost_party_asks_nothing_of_the_next_incarnation(spec, room):
+    backend = PartiesBackend(room)
+    backend.incarnation = 7
+    backend.links = dict(room.members)
+    with pytest.raises(RunFailed, match="a message of incarnation 6"):
+        backend._answer("north", 6, {"there": True})
 
 
 def test_a_lying_party_ends_the_run_with_its_name(spec, room):
