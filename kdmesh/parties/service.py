@@ -323,14 +323,22 @@ def take_part(member: Member, address: str, certificates: Certificates, patience
 
 
 def _answer(member: Member, stream: Any, outgoing: queue.Queue[bytes | None]) -> Iterator[bool]:
-    """Answer every message of a connection; yields True once it is one. What is fetched is answered meanwhile."""
-    joined = Joined()
-    with ThreadPoolExecutor(TRIES, "kdmesh-party") as threads:
+    """Answer every message of a connection; yields True once it is one. What is fetched is answered meanwhile.
 
-        def give(number: int, message: bytes) -> None:
-            for piece in pieces(number, member.answer(message)):
+    Its end waits for what is being answered; an interruption does not, which may be a whole epoch.
+    """
+    joined, asked = Joined(), queue.SimpleQueue[tuple[int, bytes] | None]()
+
+    def give() -> None:
+        while (one := asked.get()) is not None:
+            for piece in pieces(one[0], member.answer(one[1])):
                 outgoing.put(piece)
 
+    threads = [threading.Thread(target=give, name=f"kdmesh-party-{number}", daemon=True) for number in range(TRIES)]
+    for thread in threads:
+        thread.start()
+    wait = True
+    try:
         for piece in stream:
             whole = joined.add(piece)
             if whole is None:
@@ -348,4 +356,12 @@ def _answer(member: Member, stream: Any, outgoing: queue.Queue[bytes | None]) ->
                 member.say("joined")
                 yield True
                 continue
-            threads.submit(give, number, message)
+            asked.put((number, message))
+    except KeyboardInterrupt:
+        wait = False
+        raise
+    finally:
+        for _ in threads:
+            asked.put(None)
+        for thread in threads if wait else ():
+            thread.join()

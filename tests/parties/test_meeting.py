@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import queue
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -120,3 +122,28 @@ def test_a_party_waits_anew_for_a_coordinator_that_goes_after_hours(monkeypatch)
     with pytest.raises(RunFailed, match="no coordinator at here for 60 s"):
         service.take_part(member, "here", Certificates(b"", b"", b""), 60.0)
     assert joins == [0.0, 7220.0, 7240.0, 7260.0, 7280.0]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, OSError])
+def test_an_interruption_does_not_wait_for_what_is_being_computed(end):
+    """Any other end does, so that two connections never compute at a time."""
+    begun, done, outgoing = threading.Event(), threading.Event(), queue.Queue()
+
+    def answer(message):
+        begun.set()
+        done.wait(1 if end is OSError else 600)
+        return pack({"value": None})
+
+    def stream():
+        yield from pieces(HELLO, pack({"joined": True}))
+        yield from pieces(1, pack({"call": 1}))
+        assert begun.wait(60)
+        raise end
+
+    member = SimpleNamespace(answer=answer, joined=lambda: None, say=lambda text: None)
+    try:
+        with pytest.raises(end):
+            list(service._answer(member, stream(), outgoing))
+        assert outgoing.empty() == (end is KeyboardInterrupt)
+    finally:
+        done.set()
