@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends.calls import SIGNALS, Calls, Unlike
 from kdmesh.graph.disclosed import MEASURED, crossings
+from kdmesh.hosts.publications import Key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.host import Host
-    from kdmesh.hosts.publications import Key
 
 OF_AGENT = {"publish", "passed", "commit", "recall", "evaluate", "measured_at", "keep_best", "restore_best",
             "export_state", "save_agent"}  # fmt: skip
@@ -49,7 +49,8 @@ class Gatekeeper:
     def call(self, host: Host, method: str, args: list[Any]) -> None:
         """Refuse a call that the plan has no reason for."""
         first = args[0] if args else None
-        if method in OF_AGENT and first not in self.own:
+        came = method == "recall" and all(self._known(Key(args[0], args[1], one), self.comes) for one in args[2])
+        if method in OF_AGENT and first not in self.own and not came:
             raise Refused(f"{method} of {first!r:.80}, which is no agent here")
         if method in OF_STAGE and first not in {stage.name for stage in self.plan.stages}:
             raise Refused(f"{method} of a stage {first!r:.80} that there is not")
@@ -75,7 +76,8 @@ class Gatekeeper:
         if method not in SIGNALS:
             raise Refused(f"what {method} gives does not leave {self.name}")
         for key in value:
-            if not self._known(key, self.leaves):
+            came = method == "recall" and self._known(key, self.comes)  # from who asks for it again
+            if not came and not self._known(key, self.leaves):
                 raise Refused(f"{key.output or 'logits'} of {key.source} on {key.stream!r} do not leave {self.name}")
             if host.streams[key.stream].private and (key.source, key.stream) not in self.declared:
                 raise Refused(f"what {key.source} says of the private stream {key.stream!r} does not leave {self.name}")

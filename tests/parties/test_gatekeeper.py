@@ -435,3 +435,17 @@ def test_weights_that_are_disclosed_cross(fields, tmp_path):
     }
     left = [json.loads(line) for line in (tmp_path / "north" / "left.jsonl").read_text().splitlines()]
     assert {line["method"] for line in left} == {"export_state"}
+
+
+def test_a_reader_gives_back_what_came_to_it_and_nothing_else(spec, tmp_path):
+    """After a loss, what a source said last comes from who reads it."""
+    flows = [{"from": "labels", "to": name, "objective": "ce", "stream": "own"} for name in "ab"]
+    taught = {"from": "a", "to": "b", "objective": "kl", "stream": "transfer", "refresh": "epoch"}
+    direct = parse({**MESH, "connect": [], "flows": [*flows, taught]})
+    reader = Member(direct, "south", tmp_path)
+    said(reader, {"open": 1, "seed": 0, "sizes": {}}, incarnation=0)
+    call = Caller(reader)
+    assert call("recall", "a", "transfer", ("",)) == {"value": None}
+    assert said(reader, {"fetch": 1}) == {"value": {}}  # nothing came yet
+    for about in (["a", "own", ("",)], ["a", "test", ("",)], ["a", "transfer", ("more",)]):
+        assert "no agent here" in call("recall", *about)["refused"]
