@@ -159,25 +159,31 @@ def _of_pixels(x: Tensor, groups: Sequence[PrepareSpec], rows: Tensor, where: st
 def _made(
     table: Table, groups: Sequence[PrepareSpec], rows: Tensor | None, where: str, fitted: Prepared | None
 ) -> tuple[Tensor, Prepared]:
-    """The samples of a table as groups make them, ``[N, ...]`` float32, and what was learned of its ``rows``."""
+    """The samples of a table as groups make them, ``[N, ...]`` float32, and what was learned of its ``rows``.
+
+    ``rows`` None: they are a party's own, of which nothing is learned or shown; ``fitted`` says how they are made.
+    """
     if table.is_text:
         raise MeshError("the samples are texts, which have tokenizers", where=where, instead="leave `prepare` out")
-    if rows is None or not len(rows):
+    if fitted is None and (rows is None or not len(rows)):
         what = (
             "it is fitted on train, of which there is no sample that is not private: what it learns would tell of them"
         )
         raise MeshError(what, where=where, instead="a stream of train that is not private, or files that are prepared")
     if table.cells is None and table.tensor.dim() != 2:
-        made = fitted or _of_pixels(table.tensor, groups, rows, where)
+        made = fitted or _of_pixels(table.tensor, groups, _known(rows), where)
         x = made.of_values(table.tensor)
-        made.example = ([_range(table.tensor[rows[0]])], [_range(x[rows[0]])])
+        if rows is not None and len(rows):
+            made.example = ([_range(table.tensor[rows[0]])], [_range(x[rows[0]])])
         return x, made
     odd = next((number for number, group in enumerate(groups) if group.columns == PIXELS), None)
     if odd is not None:
         raise MeshError("the samples are no images", where=f"{where}.{odd}.columns", instead="columns: numbers")
     source = table.cells or Values.of(table.tensor, table.features, where)
-    made = fitted or fit(source.take(rows.tolist()), groups, where)
+    made = fitted or fit(source.take(_known(rows).tolist()), groups, where)
     x = made.of_cells(replace(source, where=where), learned=False)  # cells of other splits, but a group's setting
+    if rows is None or not len(rows):
+        return x, made
     before = source.take(rows[:1].tolist())
     after = zip(made.outputs, x[rows[0]].tolist(), strict=True)
     made.example = (
@@ -185,6 +191,11 @@ def _made(
         [f"{name}={value:.4g}" for name, value in after if value],
     )
     return x, made
+
+
+def _known(rows: Tensor | None) -> Tensor:
+    assert rows is not None  # else something was learned before
+    return rows
 
 
 def _range(values: Tensor) -> str:

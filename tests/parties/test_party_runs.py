@@ -167,3 +167,20 @@ def test_a_file_that_is_not_there_names_its_party(files):
 @pytest.mark.ray
 def test_samples_of_parties_train_alike_in_processes_of_their_own(files, ray_session):
     assert weights(own(files), session=ray_session)[0] == weights(own(files))[0]
+
+
+def test_what_is_prepared_is_fitted_on_public_samples_alone(files, tmp_path):
+    """A party's first value is far from all others: it moves nothing, and is shown nowhere."""
+    text = (files / "a.csv").read_text().splitlines()
+    (tmp_path / "a.csv").write_text("\n".join([text[0], "77777," + text[1].split(",", 1)[1], *text[2:]]))
+    made = own(files)
+    made["data"] = {**made["data"], "prepare": [{"columns": "numbers", "scale": "standard"}]}
+    made["parties"]["north"]["data"] = csv_of(tmp_path, "a")
+    connect = [{"rounds": {**made["connect"][0]["rounds"], "labels_stream": "train"}}]
+    plain = {**made, "parties": {}, "connect": connect}
+    table, alone = (examine(make_plan(parse(fields), registry())).table for fields in (made, plain))
+    count = len(alone)
+    assert table.x[:count].equal(alone.x) and table.prepared.example == alone.prepared.example
+    assert table.x[count, 0] > 1000 and table.known[count, 0] == 77777
+    assert "77777" not in str(table.prepared.example)
+    assert weights(made)[1]["agents"]["b"]["updates"] > 0
