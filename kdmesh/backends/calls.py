@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from kdmesh.contracts.task import Chance
@@ -362,7 +362,7 @@ RESULTS: dict[str, TypeAdapter[Any]] = {
     "export_state": _WEIGHTS,
     "passed": _of(int),
     "receive": _of(_ODD),
-    "evaluate": _of(dict[str, _NUMBERS]),
+    "evaluate": _of(dict[str, _NUMBERS | dict[str, JsonValue]]),  # by a column's values, or why one is not defined
     "evaluate_consensus": _of(_FIGURES),
     "report": _of(dict[str, float]),
     "answers": _of(dict[str, _KEPT]),

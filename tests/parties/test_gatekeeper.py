@@ -449,3 +449,18 @@ def test_a_reader_gives_back_what_came_to_it_and_nothing_else(spec, tmp_path):
     assert said(reader, {"fetch": 1}) == {"value": {}}  # nothing came yet
     for about in (["a", "own", ("",)], ["a", "test", ("",)], ["a", "transfer", ("more",)]):
         assert "no agent here" in call("recall", *about)["refused"]
+
+
+def test_figures_by_a_column_and_why_one_is_not_defined_are_taken(calls):
+    """And of the whole: a mesh that measures by a column, of which one metric has no figure on these samples."""
+    by = {"metric": "accuracy", "column": "site", "values": {"a": 0.5, "b": None}, "rows": {"a": 2, "b": 1}}
+    figures = {
+        "accuracy": 0.5,
+        "accuracy by site": by,
+        "confusion": [[1, 2], [3, 4]],
+        "undefined": {"auc": "one class"},
+    }
+    assert calls[0].result("evaluate", figures) == figures
+    for odd in ("text", np.zeros(2), b"1", {"a": np.zeros(2)}):
+        with pytest.raises(Unlike, match="the result of evaluate"):
+            calls[0].result("evaluate", {"accuracy": odd})
