@@ -168,13 +168,13 @@ class Host(HostState):
         """What readers want of an agent, of a full evaluation pass over a stream."""
         return publish.publish(self, agent, stream, outputs, measure, stage, given)
 
-    def passed(self, agent: str, stream: str) -> int:
-        """How many forwards an agent's last publication on a stream took."""
-        return self.passes[agent, stream]
-
     def publish_consensus(self, consensus: str, readers: tuple[str, ...]) -> Published:
         """What a consensus that is formed here says of its whole stream, for readers elsewhere."""
         return publish.publish_consensus(self, consensus, readers)
+
+    def passed(self, agent: str, stream: str) -> int:
+        """How many forwards an agent's last publication on a stream took."""
+        return self.passes[agent, stream]
 
     def commit(self, agent: str, stream: str, output: str) -> Published:
         """Make an agent's recorded values visible, and return them for readers elsewhere."""

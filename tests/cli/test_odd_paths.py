@@ -13,6 +13,7 @@ from kdmesh.cli import main
 from kdmesh.cli.output import Steady
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import found_at
+from kdmesh.spec.read import bundled
 
 COMMANDS = {
     "plan": ["plan"],
@@ -117,7 +118,7 @@ def test_on_a_terminal_messages_fit_it(odd: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stderr", Steady(seen))
     assert main(["plan", "folder"]) == 2
     lines = seen.getvalue().splitlines()
-    assert len(lines) > 2 and max(map(len, lines)) <= 80 and lines[-1].endswith("swa")
+    assert len(lines) > 2 and max(map(len, lines)) <= 80 and lines[-1].endswith(max(bundled()))
 
 
 def test_an_error_of_the_machine_is_told_without_its_number(

@@ -53,14 +53,14 @@ class Turning(Rule):
 def kdmesh_signals():
     needs = ("labels", "classes")
     return [
-        SignalOffer("class_means", f"{__name__}:ClassMeans", reads="hidden", form="hidden", needs=needs, aligned=False)
+        SignalOffer("own_means", f"{__name__}:ClassMeans", reads="hidden", form="hidden", needs=needs, aligned=False)
     ]
 
 
 @hookimpl
 def kdmesh_objectives():
     more = {"reads": "hidden", "forms": ("hidden",), "needs": ("labels",), "aligned": False}
-    return [ObjectiveOffer("prototype", f"{__name__}:Prototype", Config, **more)]
+    return [ObjectiveOffer("to_prototype", f"{__name__}:Prototype", Config, **more)]
 
 
 @hookimpl
@@ -93,10 +93,10 @@ flows:
   - {from: labels, to: a, objective: ce, stream: one}
   - {from: labels, to: b, objective: ce, stream: two}
   - {from: labels, to: c, objective: ce}
-  - {from: a, to: prototypes, signal: class_means, tap: layers.0, stream: one, refresh: epoch}
-  - {from: b, to: prototypes, signal: class_means, tap: layers.0, stream: two, refresh: epoch}
-  - {from: prototypes, to: a, objective: prototype, tap: layers.0, stream: one, weight: 0.5}
-  - {from: prototypes, to: b, objective: prototype, tap: layers.0, stream: two, weight: 0.5}
+  - {from: a, to: prototypes, signal: own_means, tap: layers.0, stream: one, refresh: epoch}
+  - {from: b, to: prototypes, signal: own_means, tap: layers.0, stream: two, refresh: epoch}
+  - {from: prototypes, to: a, objective: to_prototype, tap: layers.0, stream: one, weight: 0.5}
+  - {from: prototypes, to: b, objective: to_prototype, tap: layers.0, stream: two, weight: 0.5}
 """
 TIMED = """
 consensus: {early: by_step, late: by_epoch, turned: by_round}
@@ -119,10 +119,10 @@ flows:
   - {from: labels, to: a, objective: ce, stream: one}
   - {from: labels, to: b, objective: ce, stream: two}
   - {from: labels, to: c, objective: ce}
-  - {from: a, to: prototypes, signal: class_means, tap: layers.0, stream: one, refresh: epoch}
-  - {from: b, to: prototypes, signal: class_means, tap: layers.0, stream: two, refresh: epoch}
-  - {from: prototypes, to: a, objective: prototype, tap: layers.0, stream: one, weight: 0.5}
-  - {from: prototypes, to: b, objective: prototype, tap: layers.0, stream: two, weight: 0.5}
+  - {from: a, to: prototypes, signal: own_means, tap: layers.0, stream: one, refresh: epoch}
+  - {from: b, to: prototypes, signal: own_means, tap: layers.0, stream: two, refresh: epoch}
+  - {from: prototypes, to: a, objective: to_prototype, tap: layers.0, stream: one, weight: 0.5}
+  - {from: prototypes, to: b, objective: to_prototype, tap: layers.0, stream: two, weight: 0.5}
   - {from: [a, b], to: early, refresh: step, stream: two}
   - {from: early, to: c, objective: kl}
   - {from: [b, c], to: late, refresh: epoch, stream: one}

@@ -64,7 +64,7 @@ class ToMean(Objective):
 @hookimpl
 def kdmesh_signals():
     needs = ("labels", "classes")
-    return [SignalOffer("class_means", f"{__name__}:ClassMeans", form="logits", needs=needs, aligned=False)]
+    return [SignalOffer("own_means", f"{__name__}:ClassMeans", form="logits", needs=needs, aligned=False)]
 
 
 @hookimpl
@@ -91,8 +91,8 @@ MESH = {
 def flows(refresh):
     whole = "epoch" if refresh == "step" else refresh
     return [
-        {"from": "a", "to": "means", "signal": "class_means", "stream": "half", "refresh": whole},
-        {"from": "b", "to": "means", "signal": "class_means", "stream": "rest", "refresh": whole},
+        {"from": "a", "to": "means", "signal": "own_means", "stream": "half", "refresh": whole},
+        {"from": "b", "to": "means", "signal": "own_means", "stream": "rest", "refresh": whole},
         {"from": "means", "to": ["s", "z"], "objective": "to_mean", "weight": 0.01},
         {"from": "labels", "to": ["a", "b"], "objective": "ce"},
         {"from": ["a", "b"], "to": "counts", "refresh": refresh},

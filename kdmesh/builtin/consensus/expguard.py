@@ -63,7 +63,7 @@ class ExpGuard(Rule):
         scores = self.scores(values, logits, present)
         shares = self._shares(scores, present)
         self._move(scores.detach(), present_of(values, present))
-        return weighted_sum(values, shares.to(values.dtype))
+        return weighted_sum(silenced(values, present), shares.to(values.dtype))
 
     def weights(self, logits: Tensor, *, labels: Tensor | None = None, present: Tensor | None = None) -> Tensor:
         """By which each source counts in each row ``[M, B]``, as the weights now are."""
