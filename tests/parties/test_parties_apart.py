@@ -235,6 +235,7 @@ def test_who_is_another_or_has_another_file_is_refused(place, waiting, keys, fil
     assert process.wait(PATIENCE) == code
 
 
+@pytest.mark.slow
 def test_a_party_that_is_killed_comes_back_to_equal_bits(place, simulated):
     coordinator, address = coordinate(place, "killed")
     parties = {name: party(place, name, address, "killed") for name in PARTIES}
