@@ -16,6 +16,7 @@ from kdmesh.spec.parties import COORDINATOR
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kdmesh.graph.plan import Plan
     from kdmesh.spec import MeshSpec
 
 
@@ -33,6 +34,7 @@ def coordinated(
     if not spec.parties:
         instead = "parties: {clinic: {agents: [a], data: ...}}"
         raise MeshError("there are no parties in this mesh", where="parties", instead=instead)
+    refuse_apart(plan)
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit():
         raise MeshError(f"found {address!r}", where="--listen", instead="HOST:PORT, as in 127.0.0.1:7400")
@@ -44,3 +46,21 @@ def coordinated(
         say(f"listening on {host}:{meeting.port}{others}; waiting for {', '.join(names)}")
         meeting.links(names)
         yield meeting
+
+
+def refuse_apart(plan: Plan) -> None:
+    """Raise MeshError for what a simulation runs and parties in processes of their own do not yet."""
+    parties = plan.spec.parties
+    instead = "--parties simulated"
+    for name, edge in plan.inputs.items():
+        if plan.host_of[name] in parties or plan.host_of[edge.source] in parties:
+            what = f"{name} sees what {edge.source} says, which parties apart are not sent"
+            raise MeshError(what, where=edge.where, instead=instead)
+    for name, stream in plan.spec.streams.items():
+        if stream.generated_by is not None and plan.host_of.get(stream.generated_by) in parties:
+            what = f"{stream.generated_by} writes {name!r}, which parties apart do not do"
+            raise MeshError(what, where=plan.at(f"streams.{name}.generated_by"), instead=instead)
+    for name in plan.consensus:
+        if plan.spec.consensus[name].history is not None and plan.evaluator(name) in parties:
+            what = f"{name} is formed at {plan.evaluator(name)}, whose store would keep its history"
+            raise MeshError(what, where=plan.at(f"consensus.{name}.history"), instead=f"{instead}, or leave it out")

@@ -6,6 +6,7 @@ import pytest
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
+from kdmesh.parties.coordinating import refuse_apart
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse, read_mesh
 
@@ -216,3 +217,19 @@ def test_files_of_parties_are_found_from_the_mesh_s_folder(tmp_path):
     )
     found = read_mesh(tmp_path / "mesh.yaml").parties["north"].data
     assert found is not None and found.config["path"] == str(tmp_path / "own.csv")
+
+
+@pytest.mark.parametrize(
+    ("more", "where", "said"),
+    [
+        ({"consensus": {"c": {"rule": "mean", "history": "last"}}, "parties": {"north": ["a", "b"]}},
+         "consensus.c.history", "c is formed at north, whose store"),
+        ({"flows": [{"from": "a", "to": "s", "as": "input", "stream": "train", "refresh": "epoch"}, TAUGHT],
+          "consensus": {}}, "flows.0", "s sees what a says, which parties apart are not sent"),
+    ],
+)  # fmt: skip
+def test_what_is_only_simulated_is_refused_before_anyone_joins(more, where, said):
+    with pytest.raises(MeshError, match=said) as error:
+        refuse_apart(plan(**more))
+    assert error.value.where == where
+    refuse_apart(plan())
