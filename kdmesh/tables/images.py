@@ -77,7 +77,7 @@ def decode(data: bytes, form: Form) -> np.ndarray[Any, Any]:
             if getattr(image, "is_animated", False) and image.format in ("PNG", "WEBP"):
                 raise Unreadable(f"an animation of {image.n_frames} images", "a file with one image")
             image.load()
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             return pixels_of(image, form)
     except Unreadable:
         raise
@@ -97,7 +97,7 @@ def pixels_of(image: Any, form: Form) -> np.ndarray[Any, Any]:
     if form.resize is not None and image.size != form.resize[::-1]:
         image = image.resize(form.resize[::-1], Image.Resampling.BILINEAR)
     pixels = np.array(image)
-    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def read_image(archive: Archive, name: str, form: Form, like: tuple[int, ...] | None) -> np.ndarray[Any, Any]:
