@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import TypeAdapter, ValidationError
 
+from kdmesh.backends.results import PUBLISHED, RESULTS, SIGNALS, STATE
 from kdmesh.contracts.task import Chance
 from kdmesh.errors import RunFailed
 from kdmesh.graph.fragment import Fragment
@@ -21,6 +21,7 @@ from kdmesh.graph.steps import Op
 from kdmesh.hosts.checkpoint import part_names
 from kdmesh.hosts.export import Export
 from kdmesh.hosts.packing import VALUE
+from kdmesh.hosts.profile import Row
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.state import Kept
 from kdmesh.hosts.step import Losses, Report, Turn
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 BESIDE = {"present": ("bool",), "starts": ("int64",), "errors": ("float32", "float64")}
 """Of what may be beside the values of a publication, its types."""
-SIGNALS = {"publish", "publish_consensus", "commit", "recall"}
 STAYS = {*SIGNALS, "export_state"}
 """Methods whose results stay where they were made until another host needs them."""
 
@@ -147,6 +147,8 @@ class Calls:
             return {name: {**facts, "chance": _chance(facts["chance"])} for name, facts in found.items()}
         if method == "answers":
             return {name: Kept(*kept) for name, kept in found.items()}
+        if method == "costs":
+            return {**found, "profile": [Row(*one) for one in found["profile"]]}
         if method in SIGNALS:
             return self._published(method, found, about)
         return found
@@ -161,6 +163,11 @@ class Calls:
             known, named = agents | {one for one in self.plan.consensus if self.plan.evaluator(one) == host}, {*found}
         if method == "endpoints":
             named = {*found}
+        if method == "costs":
+            if agents != {*found["flops"]}:
+                raise Unlike(f"the result of costs: of {', '.join(sorted(found['flops'])) or 'nobody':.80}")
+            known = agents | {*self.plan.owner, *self.plan.consensus} if not host else agents | {*self.plan.consensus}
+            named = {node for nodes in found["seconds"].values() for node in nodes}
         if method == "run":
             known, named = known | {*self.plan.owner}, {*found[0], *(one[0] for one in found[1])}
         if odd := named - known:
@@ -271,49 +278,13 @@ def _valid(kind: TypeAdapter[Any], value: Any, what: str) -> Any:
         raise Unlike(f"{what}: {first['msg']}{f' at {at}' if at else ''}") from None
 
 
-_OPEN = ConfigDict(arbitrary_types_allowed=True)
-
-
-def _of(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind, config=_OPEN)
-
-
-Array = np.ndarray
-_PACKED = list[tuple[str, str, list[tuple[str, Array, str]]]]
-_KEY = tuple[str, str, str, str]
-_PUBLISHED = dict[_KEY, _PACKED]
-_STATE = dict[str, _PACKED]
-_COUNTS = dict[str, int]
-_FIGURES = dict[str, Any]
-_NUMBER = int | float
-_NUMBERS = _NUMBER | list[_NUMBER | list[_NUMBER | None] | None] | None
-
-
-class _Described(TypedDict):
-    """See :func:`kdmesh.hosts.measure.describe`."""
-
-    parameters: int
-    weights_sha256: str
-    latency_ms: float | None
-    forwards: int
-    updates: int
-    moved: bool | None
-    left_out: int
-    reports: dict[str, dict[str, _NUMBER]]
-    gates: Any
-    softened: bool
-    put_back: Any
-    chance: dict[str, Any] | None
-
-
 _OP = tuple[str, str, str, str]
 _FRAGMENT = tuple[str, str, int, list[tuple[int, list[_OP] | None]], list[int]]
-_ODD = list[tuple[str, str, str]]
-_KEPT = tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]
-_LOSSES = tuple[int, tuple[int, ...], tuple[float | None, ...]]
 
-_TEXT, _TEXTS, _TALLY, _WHOLE, _FLAG = _of(str), _of(tuple[str, ...]), _of(_COUNTS), _of(int), _of(bool)
-_NOTHING, _SAID, _WEIGHTS, _MANY = _of(None), _of(_PUBLISHED), _of(_STATE), _of(_FIGURES)
+_TEXT, _TEXTS = TypeAdapter(str), TypeAdapter(tuple[str, ...])
+_TALLY, _WHOLE, _FLAG = TypeAdapter(dict[str, int]), TypeAdapter(int), TypeAdapter(bool)
+_NOTHING, _SAID, _WEIGHTS = TypeAdapter(None), TypeAdapter(PUBLISHED), TypeAdapter(STATE)
+_MANY = TypeAdapter(dict[str, Any])
 
 
 def _takes(*kinds: TypeAdapter[Any], least: int | None = None, more: TypeAdapter[Any] | None = None) -> Signature:
@@ -322,24 +293,24 @@ def _takes(*kinds: TypeAdapter[Any], least: int | None = None, more: TypeAdapter
 
 ARGUMENTS: dict[str, Signature] = {
     "start": _takes(_TEXT, _TALLY),
-    "begin": _takes(_TEXT, _TEXT, _TALLY, _WHOLE, _TALLY, _of(tuple[int | None, dict[str, float]]), least=5),
+    "begin": _takes(_TEXT, _TEXT, _TALLY, _WHOLE, _TALLY, TypeAdapter(tuple[int | None, dict[str, float]]), least=5),
     "end": _takes(_TEXT),
-    "run": _takes(_of(_FRAGMENT)),
+    "run": _takes(TypeAdapter(_FRAGMENT)),
     "publish": _takes(_TEXT, _TEXT, _TEXTS, _FLAG, _TEXT, least=3),
     "publish_consensus": _takes(_TEXT, _TEXTS),
     "passed": _takes(_TEXT, _TEXT),
     "commit": _takes(_TEXT, _TEXT, _TEXT),
     "receive": _takes(more=_SAID),
     "recall": _takes(_TEXT, _TEXT, _TEXTS),
-    "renew": _takes(_of(dict[str, list[str]])),
+    "renew": _takes(TypeAdapter(dict[str, list[str]])),
     "export_state": _takes(_TEXT),
-    "take_weights": _takes(_TEXT, _of(list[float]), more=_WEIGHTS),
+    "take_weights": _takes(_TEXT, TypeAdapter(list[float]), more=_WEIGHTS),
     "evaluate": _takes(_TEXT, _TEXT),
     "measured_at": _takes(_TEXT, _TALLY),
-    "evaluate_consensus": _takes(_TEXT, _TEXT, _of(list[str]), more=_SAID),
+    "evaluate_consensus": _takes(_TEXT, _TEXT, TypeAdapter(list[str]), more=_SAID),
     "report": _takes(_TEXT),
     "answers": _takes(),
-    "keep_best": _takes(_TEXT, _of(float)),
+    "keep_best": _takes(_TEXT, TypeAdapter(float)),
     "restore_best": _takes(_TEXT),
     "describe": _takes(),
     "costs": _takes(),
@@ -347,33 +318,8 @@ ARGUMENTS: dict[str, Signature] = {
     "endpoints": _takes(),
     "sees": _takes(_TEXT, _TEXT),
     "save": _takes(_TEXT, _NOTHING),
-    "load": _takes(_TEXT, _of(dict[str, bytes])),
+    "load": _takes(_TEXT, TypeAdapter(dict[str, bytes])),
     "save_agent": _takes(_TEXT, _NOTHING, _MANY),
     "save_rule": _takes(_TEXT, _NOTHING),
 }
 """Of the methods that a coordinator may call."""
-
-RESULTS: dict[str, TypeAdapter[Any]] = {
-    **dict.fromkeys(
-        ("start", "begin", "end", "renew", "measured_at", "restore_best", "load", "take_weights"), _of(None)
-    ),
-    "run": _of(tuple[dict[str, float], _ODD, list[_LOSSES]]),
-    **dict.fromkeys(SIGNALS, _of(_PUBLISHED)),
-    "export_state": _WEIGHTS,
-    "passed": _of(int),
-    "receive": _of(_ODD),
-    "evaluate": _of(dict[str, _NUMBERS | dict[str, JsonValue]]),  # by a column's values, or why one is not defined
-    "evaluate_consensus": _of(_FIGURES),
-    "report": _of(dict[str, float]),
-    "answers": _of(dict[str, _KEPT]),
-    "keep_best": _of(bool),
-    "describe": _of(dict[str, _Described]),
-    "costs": _of(_FIGURES),
-    "shelved": _of(_FIGURES | None),
-    "endpoints": _of(dict[str, _FIGURES]),
-    "sees": _of(bool),
-    "save": _of(dict[str, bytes]),
-    "save_agent": _of(tuple[list[str], _FIGURES]),
-    "save_rule": _of(tuple[list[str], _FIGURES]),
-}
-"""Of what their results are made."""

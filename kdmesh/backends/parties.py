@@ -77,6 +77,7 @@ class PartiesBackend(Backend):
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._numbers: dict[str, int] = {}
         self._over: dict[str, list[int]] = {}  # by party, whose results nobody can ask for any more
+        self._causes: dict[str, BaseException] = {}  # by host, what its first call that failed ended with
         self._given: tuple[HostConfig, Source] | None = None
 
     @property
@@ -95,6 +96,7 @@ class PartiesBackend(Backend):
         self.links = dict(self.meeting.links(names))
         self._threads = {name: ThreadPoolExecutor(1, f"kdmesh-{name}") for name in plan.hosts}
         self._numbers = dict.fromkeys(plan.hosts, 0)
+        self._causes = {}
         self._over = {name: list[int]() for name in names}
         told = {"open": self.incarnation, "seed": plan.spec.seed, "sizes": self.meeting.sizes()}
         opened = {name: self._threads[name].submit(self._answer, name, self.incarnation, told) for name in names}
@@ -107,14 +109,24 @@ class PartiesBackend(Backend):
         """Put a call behind those that its host has."""
         self._numbers[host] += 1
         number = self._numbers[host]
-        work = self._here if host in self.local else self._there
-        future = self._threads[host].submit(work, host, self.incarnation, number, method, args)
+        future = self._threads[host].submit(self._admitted, host, self.incarnation, number, method, args)
         if results == 1:
             made = Later[Any](future, host, number, method, args)
             if method in STAYS and host in self.links:
                 weakref.finalize(made, self._over[host].append, number).atexit = False
             return made
         return [Later(future, host, number, method, args, part) for part in range(results)]
+
+    def _admitted(self, host: str, incarnation: int, number: int, method: str, args: tuple[Any, ...]) -> Any:
+        """Make a call, unless one before it failed, of which this then says why: nobody may have asked for that one."""
+        causes = self._causes  # of this incarnation
+        if (cause := causes.get(host)) is not None:
+            raise cause
+        try:
+            return (self._here if host in self.local else self._there)(host, incarnation, number, method, args)
+        except BaseException as error:
+            causes[host] = error
+            raise
 
     def _here(self, host: str, incarnation: int, number: int, method: str, args: tuple[Any, ...]) -> Any:
         return getattr(self.local[host], method)(*(self._arrived(arg, incarnation) for arg in args))

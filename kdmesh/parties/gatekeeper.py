@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.backends.calls import SIGNALS, Calls, Unlike
+from kdmesh.backends.calls import Calls, Unlike
+from kdmesh.backends.results import SIGNALS
 from kdmesh.graph.disclosed import MEASURED, crossings
 from kdmesh.hosts.publications import Key
 

@@ -144,7 +144,9 @@ class Member:
             with self._lock:
                 self._results[number] = method, found, value
             return None
-        return self.calls.told(method, value)
+        told = self.calls.told(method, value)
+        self.calls.result(method, told, host=self.name)  # nothing leaves that the coordinator would not take
+        return told
 
     def _made(self, method: str, args: list[Any]) -> Any:
         """What a method gives. Files stay here: what is told of them is their sums."""
@@ -155,14 +157,24 @@ class Member:
             return self._keep(args[0], self.host.save(args[0], None))
         if method == "load":
             return self.host.load(args[0], self._parts(args[1]))
-        if method == "save_agent":
-            return self.host.save_agent(args[0], str(self.folder / AGENTS / args[0]), args[2])
-        if method == "save_rule":
-            return self.host.save_rule(args[0], str(self.folder / "consensus" / args[0]))
+        if method in ("save_agent", "save_rule"):
+            kind = AGENTS if method == "save_agent" else "consensus"
+            value = getattr(self.host, method)(args[0], str(self.folder / kind / args[0]), *args[2:])
+            if why := value.proof.get("problem"):
+                value.proof["problem"] = self._quietly(f"{args[0]} was saved, and {why}", "it")
+            return value
         value = getattr(self.host, method)(*args)
         if method == "costs":
             value["process"] |= {"node": self.name, "process": 0}
+            for name, (count, why) in value["flops"].items():
+                if why:
+                    value["flops"][name] = count, self._quietly(f"no FLOPs of {name}: {why}", "they")
         return value
+
+    def _quietly(self, text: str, what: str) -> str:
+        """Write a text down here that an error may have a part in, and say elsewhere that it is here."""
+        self.say(text)
+        return f"{what} cannot be told: see what {self.name} has written down"
 
     def _keep(self, stage: str, part: dict[str, Any]) -> dict[str, bytes]:
         """Keep a part of a checkpoint under the sum of each file, and give these."""
@@ -202,8 +214,10 @@ class Member:
         value = self._result(number)
         method, args, _ = self._results[number]
         self.gate.leave(self.host, method, args, value)
+        told = self.calls.told(method, value)
+        self.calls.result(method, told, tuple(args), self.name)  # of another shape it may be anything
         self._write_down(method, value)
-        return self.calls.told(method, value)
+        return told
 
     def _write_down(self, method: str, value: Any) -> None:
         """Note what leaves, a line each."""

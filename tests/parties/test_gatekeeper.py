@@ -121,20 +121,32 @@ def test_what_the_plan_does_not_name_is_not_given(member, method, args, why):
 
 
 def test_a_party_that_was_told_to_leak_still_does_not(member, monkeypatch):
-    """A plugin that puts samples where its answers should be: rows are of another shape, and are refused there."""
+    """A plugin that puts samples where its answers should be: rows are of another shape, and stay there."""
     host = member.host
     raw = host.table.x[host.streams["transfer"].rows]
     monkeypatch.setattr(host.agents["a"], "inference", lambda *_: (raw.flatten(1), {}))
     call = begun(member)
     call("publish", "a", "transfer", ("",))
-    given = said(member, {"fetch": call.number})["value"]
-    calls = calls_of(member)
-    with pytest.raises(Unlike, match=r"rows of shape \[64\] of a, where they have \[10\]"):
-        calls.result("publish", given, ("a", "transfer", ("",)))
+    why = said(member, {"fetch": call.number})["refused"]
+    assert "rows of shape [64] of a, where they have [10]" in why
+    assert not (member.folder / "left.jsonl").exists()
 
 
-def calls_of(member):
-    return member.calls
+def test_no_text_that_an_error_made_leaves_beside_figures(member, monkeypatch):
+    """Why FLOPs are not counted, and why a folder cannot be read again, may hold a sample."""
+    heard = []
+    member.say = heard.append
+
+    def fails(*_):
+        raise ValueError("the patient of row 7")
+
+    monkeypatch.setattr("kdmesh.hosts.export.prove", fails)
+    monkeypatch.setattr(member.host.loader, "one", lambda *_: torch.zeros(1, 3))  # of another shape than the model's
+    call = begun(member)
+    (count, why) = call("costs")["value"]["flops"]["a"]
+    files, proof = call("save_agent", "a", None, {})["value"]
+    assert count is None and "written down" in why and "written down" in proof["problem"] and files
+    assert "no FLOPs of a: RuntimeError" in heard[0] and "the patient of row 7" in heard[1]
 
 
 @pytest.mark.parametrize("message", [b"", b"x" * 9, pack(3), pack({"incarnation": True}), pack({"incarnation": 7})])
@@ -338,6 +350,58 @@ def test_a_party_says_nothing_of_others(spec, room, method, change, said):
     backend = PartiesBackend(room)
     with pytest.raises(RunFailed, match=said):
         run_once(Request(spec, hosted=backend), session=hosted(backend))
+
+
+COSTS = {
+    "flops": {"a": (5, "")},
+    "seconds": {"teaching": {"a": 0.5}, "training": {"a": 1.5}},
+    "process": {"node": "north", "process": 0, "cpu_s": 1.0, "peak_bytes": None, "gpu_peak_bytes": {}},
+    "profile": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "said"),
+    [
+        ("costs", {}, "Field required at flops"),
+        ("costs", {**COSTS, "flops": {}}, "of nobody"),
+        ("costs", {**COSTS, "flops": {"a": (-1, "")}}, "greater than or equal to 0"),
+        ("costs", {**COSTS, "seconds": {"resting": {"a": 1.0}}}, "at seconds.resting"),
+        ("costs", {**COSTS, "seconds": {"teaching": {"b": 1.0}}}, "of 'b', which north does not have"),
+        ("costs", {**COSTS, "seconds": {"teaching": {"a": float("nan")}}}, "finite number"),
+        ("costs", {**COSTS, "process": {**COSTS["process"], "sample": [1.0]}}, "Extra inputs"),
+        ("costs", {**COSTS, "profile": [("rule", "mean", "often", 0.0)]}, "at profile.0.2"),
+        ("shelved", {"agents": {}}, "Input should be None"),
+        ("report", {"weight of a": float("inf")}, "finite number"),
+        ("report", {"weight of a": [1.0]}, "valid number"),
+        ("evaluate_consensus", {"quality": {}, "oracle": False, "sample": [1.0]}, "Extra inputs"),
+        ("endpoints", {"a": {"model": "m"}}, "Field required"),
+        ("save_agent", (["model.safetensors"], {"problem": 3}), "valid string"),
+    ],
+)
+def test_a_coordinator_takes_no_figures_of_another_kind(calls, method, value, said):
+    made = calls[0]
+    made.result("costs", COSTS, host="north")
+    with pytest.raises(Unlike, match=f"the result of {method}") as error:
+        made.result(method, value, host="north")
+    assert said in error.value.what
+
+
+def test_a_call_behind_a_refused_one_says_why_that_was_refused(spec, room):
+    """Nobody asks for what a publication gives where it stays: its refusal is told by the next call."""
+    backend = PartiesBackend(room)
+    plan = make_plan(spec, registry())
+    checked = examine(plan)
+    config, source = blueprint(Request(spec, "inline"), plan, checked)
+    backend.open(config, source)
+    try:
+        lost = backend.call("north", "publish", "a", "nothing", ("",))
+        later = backend.call("north", "describe")
+        for handle in (later, lost, backend.call("south", "receive", lost), backend.call("south", "describe")):
+            with pytest.raises(RunFailed, match=r"north refuses \(publish\): publish on a stream 'nothing'"):
+                backend.get([handle])
+    finally:
+        backend.close()
 
 
 @pytest.mark.parametrize("files", [{}, {"south.json": b"0" * 64}, {"north.json": b"0" * 64}, {"../x": b"0" * 64}])

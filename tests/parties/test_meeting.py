@@ -14,7 +14,7 @@ from kdmesh.errors import HostLost, RunFailed
 from kdmesh.parties import service
 from kdmesh.parties.frames import HEAD, PIECE, Joined, pieces
 from kdmesh.parties.joining import MOST, VERSION
-from kdmesh.parties.service import HELLO, OVER, Certificates, Connection, Coordinator
+from kdmesh.parties.service import HELLO, HERE, OVER, Certificates, Connection, Coordinator
 
 
 def test_messages_that_are_mixed_are_put_together():
@@ -70,6 +70,14 @@ def coordinator(monkeypatch):
 def test_a_party_cannot_make_the_coordinator_keep_room_for_what_nobody_has(coordinator, samples):
     assert coordinator._fault("north", HELLO_OF) == ""
     assert f"{MOST:,} are the most" in coordinator._fault("north", {**HELLO_OF, "samples": samples})
+
+
+def test_of_two_parties_of_one_name_the_second_waits_until_the_first_is_gone(coordinator):
+    """Whoever has its key can take its place, and not beside it."""
+    coordinator._here["north"] = connection = Connection("north", HELLO_OF, 1)
+    assert coordinator._fault("north", HELLO_OF) == f"north {HERE}"
+    connection.end("the connection ended")
+    assert coordinator._fault("north", HELLO_OF) == ""
 
 
 @pytest.mark.parametrize(

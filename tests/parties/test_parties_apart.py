@@ -28,7 +28,7 @@ pytestmark = pytest.mark.long
 PARTIES = {"north": "a", "south": "b", "east": "c"}
 
 
-def certificates(folder, name, authority=None, days=2, host=False):
+def certificates(folder, name, authority=None, days=2, host=False, begins=-3):
     """A certificate by an authority (itself where there is none), with its key, as files of a folder."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -39,7 +39,7 @@ def certificates(folder, name, authority=None, days=2, host=False):
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=3))
+        .not_valid_before(now + timedelta(days=begins))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
     )
@@ -65,7 +65,9 @@ def place(tmp_path_factory):
         certificates(root / "keys" / name, name, authority, host=name == "coordinator")
         (root / "keys" / name / "ca.pem").write_bytes(ca)
     certificates(root / "keys" / "expired", "north", authority, days=-1)
+    certificates(root / "keys" / "early", "north", authority, days=5, begins=1)
     (root / "keys" / "expired" / "ca.pem").write_bytes(ca)
+    (root / "keys" / "early" / "ca.pem").write_bytes(ca)
     other, _ = certificates(root, "other")
     certificates(root / "keys" / "stranger", "north", other)
     (root / "keys" / "stranger" / "ca.pem").write_bytes(ca)
@@ -106,12 +108,21 @@ def made(path):
     }
 
 
-def begin(place, name, *args):
+NOW = ("-m", "kdmesh")
+BEHIND = """
+import runpy, time
+now = time.time
+time.time = lambda: now() - 86400
+runpy.run_module("kdmesh", run_name="__main__", alter_sys=True)
+"""  # a process whose clock is a day behind
+
+
+def begin(place, name, *args, clock=NOW):
     """A command in a party's own folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "KDMESH_STORE": "off", "PYTHONUNBUFFERED": "1"}
     log = (place / name / f"{args[0]}-{time.monotonic_ns()}.log").open("w+")
     process = subprocess.Popen(
-        [sys.executable, "-m", "kdmesh", *args], cwd=place / name, env=environment, stdout=log, stderr=log
+        [sys.executable, *clock, *args], cwd=place / name, env=environment, stdout=log, stderr=log
     )
     process.log = Path(log.name)
     return process
@@ -135,9 +146,9 @@ def coordinate(place, out, *more):
     return process, until(process, r"listening on (localhost:\d+)").group(1)
 
 
-def party(place, name, address, out, keys=None):
+def party(place, name, address, out, keys=None, clock=NOW):
     return begin(place, name, "party", "mesh.yaml", "--as", name, "--join", address, "--tls",
-                 str(place / "keys" / (keys or name)), "--out", out, "--patience", "60")  # fmt: skip
+                 str(place / "keys" / (keys or name)), "--out", out, "--patience", "60", clock=clock)  # fmt: skip
 
 
 def summary(place, out):
@@ -154,9 +165,10 @@ def simulated(place):
 
 @pytest.fixture(scope="module")
 def apart(place):
-    """A run of four processes, to its end."""
+    """A run of four processes, to its end. The clock of one is a day behind."""
     coordinator, address = coordinate(place, "apart")
-    parties = {name: party(place, name, address, "mine") for name in PARTIES}
+    clocks = {"east": ("-c", BEHIND)}
+    parties = {name: party(place, name, address, "mine", clock=clocks.get(name, NOW)) for name in PARTIES}
     assert coordinator.wait(PATIENCE) == 0, coordinator.log.read_text()
     for name, process in parties.items():
         assert process.wait(60) == 0, (name, process.log.read_text())
@@ -217,6 +229,7 @@ def waiting(place):
     ("keys", "file", "said", "code"),
     [
         ("expired", "mesh.yaml", "no connection", 1),
+        ("early", "mesh.yaml", "no connection", 1),  # by whose clock it is not valid yet
         ("stranger", "mesh.yaml", "no connection", 1),
         ("south", "mesh.yaml", "the certificate is of 'south', and it says that it is 'north'", 2),
         ("north", "other.yaml", "its mesh file says something else", 2),
