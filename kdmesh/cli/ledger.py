@@ -84,19 +84,25 @@ def _print(found: Summary) -> None:
         Column("answers", "answers", "{:,}".format),
         Column("sensitivity", "sensitivity", "{:.4f}".format, 1),
         Column("sigma", "sigma", "{:g}".format),
+        Column("rate", "rate", "{:.4g}".format, 2),
         Column("epsilon", "rdp", "{:.4f}".format),
         Column("exact", "exact", "{:.4f}".format),
         Column("room for", "more", "{:,}".format, 2),
         Column("noise by", "noise_by", spare=4),
     ]
-    rows = [{**row, "settings": row["settings"] or None} for row in found["mechanisms"]]
+    rows = [
+        {**row, "settings": row["settings"] or None, "rate": row["rate"] if row["rate"] < 1 else None}
+        for row in found["mechanisms"]
+    ]
     caption = "epsilon and exact: of these answers alone; they do not add up. room for: how many more, of one kind."
     if rows:
         print_table(sys.stdout, Grid(title, columns, rows, caption))
     else:
         say(title)
     spent = f"{found['rdp']:.4f} of epsilon {found['epsilon']:g} is spent, at delta {found['delta']:g}"
-    left = f"{found['left']:.4f} is left; exact, as of Gaussian noise, {found['exact']:.4f} is spent"
+    left = f"{found['left']:.4f} is left"
+    if found["exact"] is not None:
+        left += f"; exact, as of Gaussian noise, {found['exact']:.4f} is spent"
     say(f"{spent}, by Renyi divergences: {left}")
     charges = f"{found['charges']:,} {'charge' if found['charges'] == 1 else 'charges'}"
     say(f"{charges} of {found['answers']:,} {'answer' if found['answers'] == 1 else 'answers'}; head:")

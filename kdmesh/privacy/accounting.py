@@ -15,6 +15,9 @@ together as private as one with mu^2 = sum of (D_i / sigma_i)^2 (Dong, Roth and 
 2019, Corollary 3.3); where questions depend on answers, too (Smith and Thakurta, "Fully Adaptive Composition for
 Gaussian Differential Privacy", 2022). It is never above the other but for rounding.
 
+Where samples take part by chance (``rate``) an answer costs less, see :mod:`kdmesh.privacy.sampled`. Its curve is no
+straight line, and nothing exact is said of it: so a budget is held to with the count of such answers known before.
+
 What the sensitivity is depends on who is protected and against what: see :mod:`kdmesh.privacy.sensitivity`.
 """
 
@@ -26,6 +29,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kdmesh.errors import MeshError
+from kdmesh.privacy import sampled
 
 ORDERS: tuple[float, ...] = (*(1 + x / 10.0 for x in range(1, 100)), *map(float, range(11, 64)), 128, 256, 512, 1024)
 """The Renyi orders that dp-accounting 0.6.0 tries where it is told none."""
@@ -41,11 +45,14 @@ class Gaussian:
         sensitivity: in L2, of each answer; positive.
         sigma: the noise's standard deviation on each coordinate, in the unit of the sensitivity; positive.
         count: how many.
+        rate: with what probability a sample takes part in each, drawn by itself and in secret. Below 1 the sensitivity
+            is to a sample that is there or is not.
     """
 
     sensitivity: float
     sigma: float
     count: int = 1
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in (("sensitivity", self.sensitivity), ("sigma", self.sigma)):
@@ -55,6 +62,8 @@ class Gaussian:
                 )
         if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 0:
             raise MeshError(f"is {self.count!r}", where="count", instead="a whole number of answers, from 0")
+        if not (isinstance(self.rate, int | float) and not isinstance(self.rate, bool) and 0 < self.rate <= 1):
+            raise MeshError(f"is {self.rate!r}", where="rate", instead="a probability above 0")
 
     @property
     def multiplier(self) -> float:
@@ -64,10 +73,12 @@ class Gaussian:
 
 def rdp(answers: Iterable[Gaussian], orders: Sequence[float] = ORDERS) -> list[float]:
     """The Renyi divergence of all answers together, at each order. However they are sorted it is the same number."""
-    counts: Counter[float] = Counter()
+    counts: Counter[tuple[float, float]] = Counter()
     for one in answers:
-        counts[one.multiplier] += one.count
-    return [math.fsum(count * (order / (2 * sigma**2)) for sigma, count in counts.items()) for order in orders]
+        counts[one.multiplier, one.rate] += one.count
+    known = tuple(orders)
+    each = [(count, sampled.divergences(rate, sigma, known)) for (sigma, rate), count in counts.items() if count]
+    return [math.fsum(count * curve[place] for count, curve in each) for place in range(len(known))]
 
 
 def epsilon(curve: Sequence[float], delta: float, orders: Sequence[float] = ORDERS) -> float:
@@ -91,7 +102,10 @@ def _at(order: float, divergence: float, delta: float) -> float:
 
 
 def mu(answers: Iterable[Gaussian]) -> float:
-    """The mu of all answers together: they are as private as one with sensitivity mu and deviation 1."""
+    """The mu of all answers together: they are as private as one with sensitivity mu and deviation 1.
+
+    That samples take part by chance is left out: with it they are more private than that.
+    """
     counts: Counter[float] = Counter()
     for one in answers:
         counts[one.multiplier] += one.count
@@ -126,24 +140,48 @@ def exact_epsilon(mu: float, delta: float) -> float:
 
 
 def epsilons(answers: Sequence[Gaussian], delta: float) -> dict[str, float]:
-    """Epsilon at a delta by both ways: ``rdp``, which budgets are held to, and ``exact``."""
-    return {RDP: epsilon(rdp(answers), delta), EXACT: exact_epsilon(mu(answers), delta)}
+    """Epsilon at a delta by both ways: ``rdp``, which budgets are held to, and ``exact``, unless samples take part by
+    chance.
+    """
+    found = {RDP: epsilon(rdp(answers), delta)}
+    return found if any(one.rate < 1 for one in answers) else {**found, EXACT: exact_epsilon(mu(answers), delta)}
 
 
-def calibrated(epsilon: float, delta: float, count: int, sensitivity: float, by: str = RDP) -> float:
+def calibrated(epsilon: float, delta: float, count: int, sensitivity: float, by: str = RDP, rate: float = 1.0) -> float:
     """The smallest sigma with which so many answers of a sensitivity keep to (epsilon, delta).
 
     ``by``: which account they are to keep to, ``rdp`` or ``exact``. No sigma does so with an epsilon or delta of 0.
+    ``rate`` below 1: to a millionth, by a search.
     """
     if not (0 < epsilon < math.inf and 0 < delta < 1):
         what = f"is ({epsilon:g}, {delta:g})"
         raise MeshError(what, where="budget", instead="an epsilon above 0 and a delta between 0 and 1")
     if Gaussian(sensitivity, 1.0, count).count == 0:
         raise MeshError("is 0", where="count", instead="the number of answers")
+    if rate < 1:
+        return _sampled_sigma(epsilon, delta, count, sensitivity, rate)
     found = sensitivity * math.sqrt(count) / (_exact_mu(epsilon, delta) if by == EXACT else _rdp_mu(epsilon, delta))
     while epsilons([Gaussian(sensitivity, found, count)], delta)[by] > epsilon:
         found *= _UP
     return found
+
+
+def _sampled_sigma(most: float, delta: float, count: int, sensitivity: float, rate: float) -> float:
+    """The same where samples take part by chance, from above: more noise never costs more."""
+
+    def fits(sigma: float) -> bool:
+        return epsilon(rdp([Gaussian(sensitivity, sigma, count, rate)]), delta) <= most
+
+    high = sensitivity
+    while not fits(high):
+        high *= 2
+    low = high / 2
+    while fits(low):
+        low, high = low / 2, low
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
 
 
 def _exact_mu(epsilon: float, delta: float) -> float:

@@ -33,7 +33,7 @@ from typing import IO, Any, NoReturn
 from kdmesh import files
 from kdmesh.errors import MeshError
 from kdmesh.privacy.accounting import Gaussian, epsilon, rdp
-from kdmesh.privacy.sensitivity import ADJACENCIES, UNITS
+from kdmesh.privacy.sensitivity import ADD_REMOVE, ADJACENCIES, SAMPLE, UNITS
 
 VERSION = 1
 FIRST = "0" * 64  # what the first line is bound to
@@ -93,6 +93,7 @@ class Charge:
         noise_by: who adds it.
         mesh: what the queries are of.
         queries: their ids, each with the tag of the values that it was asked of; as many as there are answers.
+        rate: with what probability a sample takes part in each, see :mod:`kdmesh.privacy.sampled`.
     """
 
     mechanism: str
@@ -102,17 +103,24 @@ class Charge:
     noise_by: str
     mesh: str
     queries: Mapping[str, str]
+    rate: float = 1.0
 
     @property
     def answers(self) -> Gaussian:
         """What it costs."""
-        return Gaussian(self.sensitivity, self.sigma, len(self.queries))
+        return self.costs(len(self.queries))
+
+    def costs(self, count: int) -> Gaussian:
+        """What so many of its answers cost."""
+        return Gaussian(self.sensitivity, self.sigma, count, self.rate)
 
     @property
     def purpose(self) -> str:
         """What answers of it have in common."""
         settings = dict(self.settings)
-        return json.dumps([self.mesh, self.mechanism, settings, self.sensitivity, self.sigma], sort_keys=True)
+        return json.dumps(
+            [self.mesh, self.mechanism, settings, self.sensitivity, self.sigma, self.rate], sort_keys=True
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class Account:
 
     Attributes:
         digests: the hash of each line, from the title's on.
-        counts: how many answers were charged, by sensitivity and sigma, which alone decide what they cost.
+        counts: how many answers were charged, by sensitivity, sigma and rate, which alone decide what they cost.
         torn: how many bytes at its end are no whole line: of a charge that was not answered.
         size: how many there are before these.
     """
@@ -140,7 +148,7 @@ class Account:
     title: Title
     digests: list[str]
     lines: list[Line] = field(default_factory=list)
-    counts: Counter[tuple[float, float]] = field(default_factory=Counter)
+    counts: Counter[tuple[float, float, float]] = field(default_factory=Counter)
     torn: int = 0
     size: int = 0
 
@@ -153,25 +161,26 @@ class Account:
         """Count one more charge."""
         self.lines.append(line)
         self.digests.append(line.digest)
-        self.counts[line.charge.sensitivity, line.charge.sigma] += len(line.charge.queries)
+        one = line.charge
+        self.counts[one.sensitivity, one.sigma, one.rate] += len(one.queries)
 
     def answers(self) -> list[Gaussian]:
         """What was charged."""
-        return [Gaussian(sensitivity, sigma, count) for (sensitivity, sigma), count in self.counts.items()]
+        return [Gaussian(*kind[:2], count, kind[2]) for kind, count in self.counts.items()]
 
     def affords(self, more: Gaussian) -> bool:
         """Whether the budget has room for some more answers."""
         budget = self.title.budget
         return budget.epsilon > 0 and budget.delta > 0 and self.spent([more]) <= budget.epsilon
 
-    def room(self, sensitivity: float, sigma: float, most: int) -> int:
+    def room(self, sensitivity: float, sigma: float, most: int, rate: float = 1.0) -> int:
         """For how many more answers of a kind the budget has room, ``most`` at most."""
-        if self.affords(Gaussian(sensitivity, sigma, most)):
+        if self.affords(Gaussian(sensitivity, sigma, most, rate)):
             return most
         low, high = 0, most
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.affords(Gaussian(sensitivity, sigma, middle)) else (low, middle)
+            low, high = (middle, high) if self.affords(Gaussian(sensitivity, sigma, middle, rate)) else (low, middle)
         return low
 
     def spent(self, more: Iterable[Gaussian] = ()) -> float:
@@ -286,9 +295,21 @@ def _charge(said: Mapping[str, Any], title: Title) -> Charge:
     fine = fine and all(isinstance(one, str) for one in (charge.mechanism, charge.noise_by, charge.mesh, said["time"]))
     if not fine or charge.answers.count != said["count"] or not said["count"]:
         raise MeshError("has other queries than it counts", instead=_BACK)
+    _refuse_rate(charge, title)
     if (said["unit"], said["adjacency"], said["delta"]) != (title.unit, title.adjacency, title.budget.delta):
         raise MeshError("is of another unit, adjacency or delta than the ledger", instead=_BACK)
     return charge
+
+
+def _refuse_rate(charge: Charge, title: Title) -> None:
+    """MeshError where samples take part by chance, and the ledger protects other units than that is accounted for."""
+    if charge.rate < 1 and (title.unit, title.adjacency) != (SAMPLE, ADD_REMOVE):
+        raise MeshError(
+            f"{charge.mechanism} draws samples by chance, and unit: {title.unit}, adjacency: {title.adjacency} is not "
+            "protected by that account",
+            where="rate",
+            instead=f"a ledger of unit: {SAMPLE}, adjacency: {ADD_REMOVE}",
+        )
 
 
 def _refuse_rolled_back(
@@ -383,6 +404,7 @@ class Ledger:
             raise MeshError(
                 "was opened by another process", file=str(self.account.path), instead="open it in one alone"
             )
+        _refuse_rate(charge, self.account.title)
         purpose, queries = charge.purpose, charge.queries
         for one, tag in queries.items():
             if self._paid.get((purpose, one), tag) != tag:
@@ -393,7 +415,7 @@ class Ledger:
         if not new:
             return Receipt(None, (), again, self.account.head)
         title = self.account.title
-        costs = Gaussian(charge.sensitivity, charge.sigma, len(new))
+        costs = charge.costs(len(new))
         self._refuse_unaffordable(charge, costs)
         number = len(self.account.digests)
         told = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
@@ -415,7 +437,7 @@ class Ledger:
         if self.account.affords(costs):
             return
         budget, after = self.account.title.budget, self.account.spent([costs])
-        fit = self.account.room(costs.sensitivity, costs.sigma, costs.count)
+        fit = self.account.room(costs.sensitivity, costs.sigma, costs.count, costs.rate)
         answers = f"{costs.count:,} {'answer' if costs.count == 1 else 'answers'} of {charge.mechanism}"
         found = f"epsilon {self.account.spent():.4g} of {budget.epsilon:g} is spent (delta {budget.delta:g})"
         instead = f"at most {fit:,} of these" if fit else "nothing more of these: it is spent"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from kdmesh.privacy.accounting import Gaussian, epsilons
+from kdmesh.privacy.accounting import EXACT, RDP, Gaussian, epsilons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kdmesh.privacy.ledger import Account, Charge
 
 MOST = 10**9  # further answers that are counted
+_Kind = tuple[str, str, str, float, float, float]
 
 
 class Spent(TypedDict):
@@ -22,7 +23,8 @@ class Spent(TypedDict):
         answers: how many were charged.
         more: how many further ones the budget has room for, at most 10^9.
         rdp: epsilon at the budget's delta by Renyi divergences.
-        exact: the smallest epsilon there is for Gaussian noise.
+        exact: the smallest epsilon there is for Gaussian noise; None where samples take part by chance.
+        rate: with what probability they do, 1 where all take part.
     """
 
     mechanism: str
@@ -33,7 +35,8 @@ class Spent(TypedDict):
     answers: int
     more: int
     rdp: float
-    exact: float
+    exact: float | None
+    rate: float
 
 
 class Summary(TypedDict):
@@ -49,7 +52,7 @@ class Summary(TypedDict):
     charges: int
     answers: int
     rdp: float
-    exact: float
+    exact: float | None
     left: float
     head: str
 
@@ -57,11 +60,11 @@ class Summary(TypedDict):
 def summary(account: Account) -> Summary:
     """Add up what a ledger says."""
     title, whole = account.title, account.answers()
-    groups: dict[tuple[str, str, str, float, float], list[Charge]] = {}
+    groups: dict[_Kind, list[Charge]] = {}
     for line in account.lines:
         one = line.charge
         settings = ", ".join(f"{name}={value:g}" for name, value in one.settings.items())
-        groups.setdefault((one.mechanism, settings, one.noise_by, one.sensitivity, one.sigma), []).append(one)
+        groups.setdefault((one.mechanism, settings, one.noise_by, one.sensitivity, one.sigma, one.rate), []).append(one)
     total = epsilons(whole, title.budget.delta)
     return Summary(
         party=title.party,
@@ -73,16 +76,16 @@ def summary(account: Account) -> Summary:
         mechanisms=[_spent(account, name, charges) for name, charges in groups.items()],
         charges=len(account.lines),
         answers=sum(one.count for one in whole),
-        rdp=total["rdp"],
-        exact=total["exact"],
-        left=max(0.0, title.budget.epsilon - total["rdp"]),
+        rdp=total[RDP],
+        exact=total.get(EXACT),
+        left=max(0.0, title.budget.epsilon - total[RDP]),
         head=account.head,
     )
 
 
-def _spent(account: Account, name: tuple[str, str, str, float, float], charges: Sequence[Charge]) -> Spent:
-    mechanism, settings, noise_by, sensitivity, sigma = name
-    answers = Gaussian(sensitivity, sigma, sum(one.answers.count for one in charges))
+def _spent(account: Account, name: _Kind, charges: Sequence[Charge]) -> Spent:
+    mechanism, settings, noise_by, sensitivity, sigma, rate = name
+    answers = Gaussian(sensitivity, sigma, sum(one.answers.count for one in charges), rate)
     alone = epsilons([answers], account.title.budget.delta)
     return Spent(
         mechanism=mechanism,
@@ -91,7 +94,8 @@ def _spent(account: Account, name: tuple[str, str, str, float, float], charges: 
         sensitivity=sensitivity,
         sigma=sigma,
         answers=answers.count,
-        more=account.room(sensitivity, sigma, MOST),
-        rdp=alone["rdp"],
-        exact=alone["exact"],
+        more=account.room(sensitivity, sigma, MOST, rate),
+        rdp=alone[RDP],
+        exact=alone.get(EXACT),
+        rate=rate,
     )

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from kdmesh.privacy.mechanisms.confident_gnmax import ConfidentGNMax
 from kdmesh.privacy.mechanisms.gaussian_probabilities import GaussianProbabilities
 from kdmesh.privacy.notes import private_epsilon
 from kdmesh.privacy.releasing import Desk
+from kdmesh.privacy.summary import summary
 
 TITLE = Title("hospital_a", "a key", "sample", "replace", Budget(8.0, 1e-5))
 
@@ -57,6 +59,7 @@ def test_a_charge_says_all_that_is_needed_to_count_it(filled):
         "number": 1, "previous": lines[0]["previous"], "time": "2001-09-09T01:46:40Z", "mechanism": "gnmax",
         "settings": {}, "sensitivity": 2**0.5, "sigma": 40.0, "noise_by": "hospital_a", "mesh": "mesh",
         "queries": {"q0": "t", "r0": "t"}, "count": 2, "unit": "sample", "adjacency": "replace", "delta": 1e-5,
+        "rate": 1.0,
     }  # fmt: skip
     account = read(path)
     assert account.head == heads[-1] and account.digests[1:] == heads
@@ -384,3 +387,20 @@ def test_no_answer_without_its_secret_unit_and_names(path, secret):
     shutil.copy(path, path.with_name("copy"))
     with pytest.raises(MeshError, match=r"copy\.head: is gone"):
         read(path.with_name("copy"))
+
+
+def test_samples_that_are_drawn_by_chance_cost_less_and_only_where_their_account_holds(path):
+    steps = Charge("dp_sgd", {}, 1.0, 1.0, "hospital_a", "mesh", {f"step {n}": "" for n in range(1000)}, rate=0.01)
+    with (
+        Ledger(path, TITLE) as ledger,
+        pytest.raises(MeshError, match=r"(?s)rate: dp_sgd draws.*adjacency: add_remove"),
+    ):
+        ledger.charge(steps)
+    other = path.with_name("other.jsonl")
+    with Ledger(other, replace(TITLE, adjacency="add_remove")) as ledger:
+        assert ledger.charge(steps).number == 1 and ledger.charge(steps).number is None
+    account = read(other)
+    assert account.spent() == pytest.approx(2.10137, abs=5e-6)
+    found = summary(account)
+    assert found["mechanisms"][0]["rate"] == 0.01 and found["mechanisms"][0]["exact"] is found["exact"] is None
+    assert account.room(1.0, 1.0, 10**6, 0.01) == found["mechanisms"][0]["more"]
