@@ -58,6 +58,14 @@ class Secret:
         """A name for what is hidden that tells nothing of it, not even to those who guess: for the ledger."""
         return self._derived("content", *about, content=content).hex()[:TAG]
 
+    def words(self, count: int, *about: str) -> np.ndarray:
+        """So many random words of 64 bits, for what else than noise is drawn and nobody is to know."""
+        import numpy as np
+
+        bits = hashlib.shake_256(self._derived("words", *about)).digest(count * _WORD)
+        made: np.ndarray = np.frombuffer(bits, dtype=">u8")
+        return made.astype(np.uint64)
+
     def noise(self, sigma: float, size: int, mesh: str, purpose: str, queries: Sequence[tuple[str, str]]) -> Noise:
         """Noise ``[N, size]`` of deviation ``sigma`` for queries: of each its id, and the tag of what is hidden."""
         import numpy as np

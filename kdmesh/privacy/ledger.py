@@ -33,7 +33,7 @@ from typing import IO, Any, NoReturn
 from kdmesh import files
 from kdmesh.errors import MeshError
 from kdmesh.privacy.accounting import Gaussian, epsilon, rdp
-from kdmesh.privacy.sensitivity import ADD_REMOVE, ADJACENCIES, SAMPLE, UNITS
+from kdmesh.privacy.sensitivity import ADD_REMOVE, ADJACENCIES, SAMPLE, UNITS, ZERO_OUT
 
 VERSION = 1
 FIRST = "0" * 64  # what the first line is bound to
@@ -303,12 +303,12 @@ def _charge(said: Mapping[str, Any], title: Title) -> Charge:
 
 def _refuse_rate(charge: Charge, title: Title) -> None:
     """MeshError where samples take part by chance, and the ledger protects other units than that is accounted for."""
-    if charge.rate < 1 and (title.unit, title.adjacency) != (SAMPLE, ADD_REMOVE):
+    if charge.rate < 1 and (title.unit != SAMPLE or title.adjacency not in (ADD_REMOVE, ZERO_OUT)):
         raise MeshError(
             f"{charge.mechanism} draws samples by chance, and unit: {title.unit}, adjacency: {title.adjacency} is not "
             "protected by that account",
             where="rate",
-            instead=f"a ledger of unit: {SAMPLE}, adjacency: {ADD_REMOVE}",
+            instead=f"a ledger of unit: {SAMPLE}, adjacency: {ZERO_OUT}",
         )
 
 

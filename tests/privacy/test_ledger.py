@@ -393,11 +393,11 @@ def test_samples_that_are_drawn_by_chance_cost_less_and_only_where_their_account
     steps = Charge("dp_sgd", {}, 1.0, 1.0, "hospital_a", "mesh", {f"step {n}": "" for n in range(1000)}, rate=0.01)
     with (
         Ledger(path, TITLE) as ledger,
-        pytest.raises(MeshError, match=r"(?s)rate: dp_sgd draws.*adjacency: add_remove"),
+        pytest.raises(MeshError, match=r"(?s)rate: dp_sgd draws.*adjacency: zero_out"),
     ):
         ledger.charge(steps)
     other = path.with_name("other.jsonl")
-    with Ledger(other, replace(TITLE, adjacency="add_remove")) as ledger:
+    with Ledger(other, replace(TITLE, adjacency="zero_out")) as ledger:
         assert ledger.charge(steps).number == 1 and ledger.charge(steps).number is None
     account = read(other)
     assert account.spent() == pytest.approx(2.10137, abs=5e-6)
