@@ -115,13 +115,24 @@ def main() -> int:
     return tried((*CLAIMS, AFTERWARDS), str(__doc__))
 
 
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that every command of claims has."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--only", default="", help="only claims whose sentence contains this")
+    made.add_argument("--seeds", type=int, help="so many seeds instead of each claim's own number")
+    return made
+
+
 def tried(claims: Sequence[Claim], description: str) -> int:
     """Run claims as the command line asks, and print their figures and verdicts."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--only", default="", help="only claims whose sentence contains this")
-    parser.add_argument("--seeds", type=int, help="so many seeds instead of each claim's own number")
-    args = parser.parse_args()
-    print("Claims on digits. Test accuracy in percent, mean and 95% t interval over seeds; differences paired by seed.")
+    return judged(claims, parser(description).parse_args(), "digits")
+
+
+def judged(claims: Sequence[Claim], args: argparse.Namespace, data: str) -> int:
+    """Run claims on some data, by the options of :func:`parser`."""
+    print(
+        f"Claims on {data}. Test accuracy in percent, mean and 95% t interval over seeds; differences paired by seed."
+    )
     begun = perf_counter()
     for claim in (claim for claim in claims if args.only in claim.text):
         started = perf_counter()
