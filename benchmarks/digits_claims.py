@@ -26,7 +26,7 @@ Figures = dict[str, list[float]]
 class Threshold:
     """A bound, in points, on the mean of figure ``a``, or of ``a - b`` paired by seed.
 
-    ``least``, ``most``: bounds on the mean. ``clear``: its 95% interval lies above 0.
+    ``least``, ``most``: bounds on the mean. ``clear``: its 95% interval lies above 0. ``digits`` are printed.
     """
 
     a: str
@@ -34,6 +34,7 @@ class Threshold:
     least: float | None = None
     most: float | None = None
     clear: bool = False
+    digits: int = 1
 
     def line(self, figures: Figures) -> str:
         """The measured value beside the bound, and whether it is met."""
@@ -53,7 +54,8 @@ class Threshold:
         wins = f", larger in {found['wins']}/{found['n']}" if self.b else ""
         what = f"{self.a} minus {self.b}" if self.b else self.a
         bound = ", ".join(filter(None, bounds))
-        return f"  {'pass' if all(met) else 'MISS'}  {what}: {mean:+.1f} ± {half:.1f}{wins}  [{bound}]"
+        shown = f"{mean:+.{self.digits}f} ± {half:.{self.digits}f}"
+        return f"  {'pass' if all(met) else 'MISS'}  {what}: {shown}{wins}  [{bound}]"
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,15 @@ def tried(claims: Sequence[Claim], description: str) -> int:
     return judged(claims, parser(description).parse_args(), "digits")
 
 
-def judged(claims: Sequence[Claim], args: argparse.Namespace, data: str) -> int:
-    """Run claims on some data, by the options of :func:`parser`."""
-    print(
-        f"Claims on {data}. Test accuracy in percent, mean and 95% t interval over seeds; differences paired by seed."
-    )
+def judged(
+    claims: Sequence[Claim],
+    args: argparse.Namespace,
+    data: str,
+    what: str = "Test accuracy in percent",
+    digits: int = 1,
+) -> int:
+    """Run claims on some data, by the options of :func:`parser`; ``what`` is measured, and printed with ``digits``."""
+    print(f"Claims on {data}. {what}, mean and 95% t interval over seeds; differences paired by seed.")
     begun = perf_counter()
     for claim in (claim for claim in claims if args.only in claim.text):
         started = perf_counter()
@@ -142,7 +148,7 @@ def judged(claims: Sequence[Claim], args: argparse.Namespace, data: str) -> int:
         print(f"\n{claim.text}\n  seeds {seeds[0]} .. {seeds[-1]}, {perf_counter() - started:.0f} s")
         for name, values in figures.items():
             mean, half = interval(values)
-            print(f"        {name}: {mean:.1f} ± {half or 0:.1f}")
+            print(f"        {name}: {mean:.{digits}f} ± {half or 0:.{digits}f}")
         for threshold in claim.thresholds:
             print(threshold.line(figures), flush=True)
     print(f"\n{perf_counter() - begun:.0f} s")

@@ -1,17 +1,21 @@
 """Claims on parties that learn from one another: digits, unequal by class, honest and with liars among them.
 
 Run ``python benchmarks/federated.py [--seeds N]``, or, on Fashion-MNIST and without liars, with ``--fashion FOLDER``:
-the folder of its four files, from zalandoresearch/fashion-mnist on GitHub. A miss is printed as MISS and the exit code
+the folder of its four files, from zalandoresearch/fashion-mnist on GitHub. With ``--shakespeare FOLDER`` parties are
+roles of plays, of ``by_role.jsonl.gz``: a line ``{"role": ..., "text": ...}`` for each speech of data/tinyshakespeare/
+input.txt, from karpathy/char-rnn on GitHub, in its order. A miss is printed as MISS and the exit code
 stays 0: what is measured is a finding, not a test. Test data are measured on and never chosen by.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 
 from digits_claims import Claim, Threshold, judged, parser  # sets the number of threads, before torch
 
-from claims import federated  # isort: skip
+from claims import federated, federated_roles  # isort: skip
 
 ROBUST = [name for name in federated.RULES if name != "mean"]
 
@@ -54,14 +58,33 @@ def of_fashion(folder: str) -> tuple[Claim, ...]:
     return (Claim(text, lambda seed: federated.honest(seed, setting)[0], 3, thresholds),)
 
 
+def of_roles(folder: Path) -> tuple[Claim, ...]:
+    """The claims on roles of Shakespeare's plays, in bits a character: fewer are better.
+
+    Written down on 2026-12-01 before they were first run.
+    """
+    thresholds = (
+        Threshold("alone", "FedAvg", least=0.1, clear=True, digits=3),
+        Threshold("best alone", "FedAvg", clear=True, digits=3),
+        Threshold("FedAvg", "pooled", most=0.1, digits=3),
+    )
+    written = Path(tempfile.mkdtemp(prefix="kdmesh-roles-"))
+    roles = federated_roles.prepare(folder / "by_role.jsonl.gz", written)
+    text = "parties with one role's words each gain from the average of their weights, nearly as much as from pooling"
+    return (Claim(text, lambda seed: federated_roles.figures(seed, written, roles), 3, thresholds),)
+
+
 def main() -> int:
     """Run the claims, and print their figures and verdicts."""
     options = parser(str(__doc__))
     options.add_argument("--fashion", metavar="FOLDER", help="claims on Fashion-MNIST, whose files are here")
+    options.add_argument("--shakespeare", metavar="FOLDER", type=Path, help="claims on roles, whose words are here")
     args = options.parse_args()
-    if args.fashion is None:
-        return judged(CLAIMS, args, "digits")
-    return judged(of_fashion(args.fashion), args, "Fashion-MNIST")
+    if args.shakespeare is not None:
+        return judged(of_roles(args.shakespeare), args, "roles of Shakespeare's plays", "Bits a character", 3)
+    if args.fashion is not None:
+        return judged(of_fashion(args.fashion), args, "Fashion-MNIST")
+    return judged(CLAIMS, args, "digits")
 
 
 if __name__ == "__main__":
