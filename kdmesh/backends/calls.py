@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from kdmesh.backends.results import PUBLISHED, RESULTS, SIGNALS, STATE
 from kdmesh.contracts.task import Chance
 from kdmesh.errors import RunFailed
+from kdmesh.graph.edges import LABELS
 from kdmesh.graph.fragment import Fragment
 from kdmesh.graph.steps import Op
 from kdmesh.hosts.checkpoint import part_names
@@ -110,7 +111,7 @@ class Calls:
             return [Fragment(host, stage, level, steps, complete=set(complete))]
         if method == "begin":
             found[5:] = [Turn(*one) for one in found[5:]]
-        if method in ("receive", "evaluate_consensus"):
+        if more is _SAID:
             first = len(kinds)
             return [*found[:first], *(one if isinstance(one, Stay) else _keyed(one) for one in found[first:])]
         return found
@@ -182,7 +183,8 @@ class Calls:
         if method == "publish_consensus":
             source, stream, outputs = about[0], self.base(self.plan.consensus[about[0]].stream), {*about[1]}
         else:
-            source, stream, outputs = about[0], about[1], {about[2]} if isinstance(about[2], str) else {*about[2]}
+            source, stream = about[:2]
+            outputs = {LABELS} if method == "tell_labels" else {about[2]} if isinstance(about[2], str) else {*about[2]}
         for key, packed in found.items():
             if key.source != source or key.stream != stream or key.output not in outputs:
                 raise Unlike(f"{key.source} on {key.stream!r}, where {source} on {stream!r} was asked")
@@ -196,6 +198,8 @@ class Calls:
 
     def refuse_values(self, key: Key, packed: Packed) -> None:
         """Raise Unlike for a publication that has other rows or columns than it must, or numbers that are none."""
+        if key.output == LABELS:
+            return self._labels(key, packed)
         rows, width = self._rows(key), self._width(key)
         values: np.ndarray | None = None
         for name, kind, parts in packed:
@@ -219,6 +223,19 @@ class Calls:
         nothing = key.source in self.plan.owner and values.size and np.isneginf(values).reshape(rows, -1).all(1).any()
         if nothing or np.isnan(values).any() or np.isposinf(values).any():
             raise Unlike(f"values of {key.source} that are no numbers")
+
+    def _labels(self, key: Key, packed: Packed) -> None:
+        """Raise Unlike for labels that are none of this task, or not of as many samples as there are."""
+        rows, kind = self._rows(key), self.plan.task.labels
+        shape = (rows,) if kind == "classes" else (rows, self.outputs)
+        most = {"classes": self.outputs, "indicators": 2}.get(kind, 0)
+        if len(packed) != 1 or packed[0][:2] != (VALUE, DENSE) or len(packed[0][2]) != 1:
+            raise Unlike(f"labels of {key.source} that are none")
+        _, array, dtype = packed[0][2][0]
+        if array.shape != shape or f"torch.{array.dtype}" != dtype or array.dtype != ("int64" if most else "float32"):
+            raise Unlike(f"labels of {key.source} of {array.dtype} {list(array.shape)}, where they have {list(shape)}")
+        if not (np.isin(array, range(most)) if most else np.isfinite(array)).all():
+            raise Unlike(f"labels of {key.source} that there are not")
 
     def _rows(self, key: Key) -> int:
         if (whole := self.statistics.get((key.source, key.output))) is not None:
@@ -296,16 +313,18 @@ ARGUMENTS: dict[str, Signature] = {
     "begin": _takes(_TEXT, _TEXT, _TALLY, _WHOLE, _TALLY, TypeAdapter(tuple[int | None, dict[str, float]]), least=5),
     "end": _takes(_TEXT),
     "run": _takes(TypeAdapter(_FRAGMENT)),
-    "publish": _takes(_TEXT, _TEXT, _TEXTS, _FLAG, _TEXT, least=3),
+    "publish": _takes(_TEXT, _TEXT, _TEXTS, _FLAG, _TEXT, least=3, more=_SAID),
     "publish_consensus": _takes(_TEXT, _TEXTS),
     "passed": _takes(_TEXT, _TEXT),
     "commit": _takes(_TEXT, _TEXT, _TEXT),
     "receive": _takes(more=_SAID),
+    "tell_labels": _takes(_TEXT, _TEXT),
+    "take_labels": _takes(more=_SAID),
     "recall": _takes(_TEXT, _TEXT, _TEXTS),
     "renew": _takes(TypeAdapter(dict[str, list[str]])),
     "export_state": _takes(_TEXT),
     "take_weights": _takes(_TEXT, TypeAdapter(list[float]), more=_WEIGHTS),
-    "evaluate": _takes(_TEXT, _TEXT),
+    "evaluate": _takes(_TEXT, _TEXT, more=_SAID),
     "measured_at": _takes(_TEXT, _TALLY),
     "evaluate_consensus": _takes(_TEXT, _TEXT, TypeAdapter(list[str]), more=_SAID),
     "report": _takes(_TEXT),

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, InstanceOf, JsonValue, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-SIGNALS = {"publish", "publish_consensus", "commit", "recall"}
+SIGNALS = {"publish", "publish_consensus", "commit", "recall", "tell_labels"}
 
 Array = InstanceOf[np.ndarray]
 _PACKED = list[tuple[str, str, list[tuple[str, Array, str]]]]
@@ -129,7 +129,8 @@ _LOSSES = tuple[int, tuple[int, ...], tuple[float | None, ...]]
 
 RESULTS: dict[str, TypeAdapter[Any]] = {
     **dict.fromkeys(
-        ("start", "begin", "end", "renew", "measured_at", "restore_best", "load", "take_weights"), TypeAdapter(None)
+        ("start", "begin", "end", "renew", "measured_at", "restore_best", "load", "take_weights", "take_labels"),
+        TypeAdapter(None),
     ),
     "run": TypeAdapter(tuple[dict[str, float], _ODD, list[_LOSSES]]),
     **dict.fromkeys(SIGNALS, TypeAdapter(PUBLISHED)),

@@ -40,8 +40,9 @@ def epoch_steps(plan: Plan, found: Checked, stage: Stage, line: Train) -> dict[s
         owner, train = plan.owner[edge.target], plan.train(edge.target)
         if edge.as_ == "target" and owner in plan.trainable:
             shards = found.streams[stream].shards
-            member = edge.target if shards is None or edge.target in shards else next(iter(shards))
-            steps[owner] = steps_per_epoch(found.size(stream, member), train.batch_size, train.drop_last)
+            member = edge.target if shards is None or found.streams[stream].sees(edge.target) else next(iter(shards))
+            own = steps_per_epoch(found.size(stream, member), train.batch_size, train.drop_last)
+            steps[owner] = max(own, steps.get(owner, 0))  # of its views that which sees most
     return steps
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan
+    from kdmesh.streams.stream import Stream
 
 Learned = list[Record | None]
 """The records of some weights; None stands for something that is not known."""
@@ -169,10 +170,15 @@ def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: Da
     return begun
 
 
+def _divided(stream: Stream, agent: str) -> bool:
+    """Whether an agent has a part of a stream, and not all of it."""
+    return stream.shards is not None and stream.sees(agent)
+
+
 def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], records: dict[Parts, Record]) -> Record:
     """The record of the samples of this run that reach an agent or whom it hears; private ones are only counted."""
     parts: Parts = frozenset(
-        (edge.stream, edge.target if edge.target in (found.streams[edge.stream].shards or ()) else "")
+        (edge.stream, edge.target if _divided(found.streams[edge.stream], edge.target) else "")
         for edge in plan.edges
         if edge.target in reached
     )

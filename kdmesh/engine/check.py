@@ -37,6 +37,7 @@ from kdmesh.engine.looked_up import settled
 from kdmesh.engine.spared import kept_at
 from kdmesh.errors import FAULTS, MeshError, line_of, nearest, text_of
 from kdmesh.graph import inputs
+from kdmesh.graph.disclosed import told as disclosed
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import OF_VALIDATION, gates
 from kdmesh.graph.idle import idle, untaught
@@ -197,7 +198,7 @@ def _examined(
         found.mark(text)
     found.notes += [*notes.unused_epochs(plan), *notes.unused_task_settings(plan), *notes.unread(plan)]
     found.notes += [*idle(plan, registry()), *unused.notes(plan, found)]
-    for text in untaught(plan):
+    for text in (*untaught(plan), *disclosed(plan)):
         found.mark(text)
     found.notes += remarks(found.table, found.streams)
     for text in leaks(found.table, found.streams):

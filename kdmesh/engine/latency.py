@@ -203,7 +203,7 @@ class _Inputs:
         """The first samples that an agent may see of the stream; of another one where it has no part in that."""
         for name in dict.fromkeys([self.stream or "", *self.streams]):
             stream = self.streams.get(name)
-            sees = stream is not None and (stream.shards is None or agent in stream.shards)
+            sees = stream is not None and stream.sees(agent)
             if stream is not None and sees and len(rows := stream.rows_for(agent)):
                 return rows[: BATCHES[-1]]
         return torch.arange(0)

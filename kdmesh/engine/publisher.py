@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdmesh.backends._base import as_argument
 from kdmesh.errors import RunFailed
+from kdmesh.graph.edges import LABELS
 from kdmesh.graph.inputs import order
 from kdmesh.graph.parties import variant
 from kdmesh.graph.private import private_streams
@@ -81,7 +82,8 @@ class Publisher:
                 if stored.output not in subscription.outputs:
                     subscription.outputs.append(stored.output)
                 subscription.consensus.update(through)
-                subscription.discloses &= bool(stored.discloses)
+                home = self.host_of.get(self.plan.whose(stored.source, stored.stream))  # of whose samples it is
+                subscription.discloses &= bool(stored.discloses) or host == home
         return list(found.values())
 
     def _relayed(self, stage: Stage) -> list[Relay]:
@@ -183,6 +185,20 @@ class Publisher:
         """What an agent sees on a stream as all are now, in the place of samples; nothing where it sees these."""
         edge = self.plan.inputs.get(agent)
         return [] if edge is None else [self.publication(edge.source, stream, [edge.output])]
+
+    def labels(self, stage: Stage) -> list[Handle[None]]:
+        """Before a stage: labels of private samples go to the hosts that are told them, once each."""
+        told: dict[tuple[str, str, str], None] = {}
+        for edge in (edge for phase in stage.phases.values() for edge in phase.edges):
+            if edge.source == LABELS and edge.discloses:
+                owner, stream = self.plan.whose(edge.target, edge.stream), self.base(edge.stream)
+                told[owner, stream, self.host_of[edge.target]] = None
+        submit = self.backend.submit
+        return [
+            submit(host, RemoteHost.take_labels, as_argument(submit(home, RemoteHost.tell_labels, owner, stream)))
+            for owner, stream, host in told
+            if (home := self.host_of.get(owner, host)) != host
+        ]
 
     def begin(self, stage: Stage) -> list[Handle[object]]:
         """Before a stage: what its agents see of each other is published once, so that there is some from the first

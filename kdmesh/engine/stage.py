@@ -52,6 +52,7 @@ class StageRun(StageHome):
         begins = StageStarted if self.resume is None else StageResumed
         run.events.emit(begins(stage.name, stage.agents, self.teaching.total))
         updates = planned_updates(run.plan, run.checked, stage)
+        yield from wait(run.publisher.labels(stage))
         yield from wait(submit(host, RemoteHost.start, stage.name, updates) for host in self.hosts)
         if self.resume is not None:
             assert run.checkpoints is not None

@@ -22,7 +22,7 @@ class Crossing(NamedTuple):
     """Something that goes from one host to another. ``of``: the agent or consensus that says it.
 
     ``stream``: of whose samples it is, "" for weights; ``private``: whether it tells of private samples, as its flow
-    declares.
+    declares; ``back``: whether it is of private samples of the target's own.
     """
 
     source: str
@@ -32,6 +32,7 @@ class Crossing(NamedTuple):
     stream: str
     when: str
     private: bool = False
+    back: bool = False
 
 
 def crossings(plan: Plan) -> list[Crossing]:
@@ -44,11 +45,31 @@ def crossings(plan: Plan) -> list[Crossing]:
     return list(found)
 
 
+def told(plan: Plan) -> list[str]:
+    """What flows of a mesh disclose of private samples, in words, for whoever reads its figures and models."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for edge in plan.edges:
+        if edge.discloses:
+            one = plan.whose(edge.target, edge.stream) if edge.source == LABELS else edge.source
+            found.setdefault((edge.discloses, edge.target), {})[one] = None
+    for flow in plan.merging.flows:
+        if flow.discloses:
+            found.setdefault((flow.discloses, flow.target), {})[flow.source] = None
+    return [
+        f"{', '.join(sources)} {'disclose' if len(sources) > 1 else 'discloses'} {what} to {target}, which tell of "
+        "private samples: no privacy is claimed"
+        for (what, target), sources in found.items()
+    ]
+
+
 def _signals(plan: Plan) -> list[Crossing]:
     """What agents publish, and what is combined of it."""
-    found, host_of = [], plan.host_of
+    found, host_of, hidden = [], plan.host_of, private.private_streams(plan.spec)
     for edge in plan.edges:
         if edge.source == LABELS:
+            if edge.discloses and (home := host_of[plan.whose(edge.target, edge.stream)]) != host_of[edge.target]:
+                one = plan.whose(edge.target, edge.stream)
+                found.append(Crossing(home, host_of[edge.target], LABELS, one, edge.stream, "once", True))
             continue
         node, to = plan.consensus.get(edge.target), host_of.get(edge.target, "")
         if edge.source in plan.consensus:
@@ -59,7 +80,8 @@ def _signals(plan: Plan) -> list[Crossing]:
         to = to if node is None else node.home or host_of[edge.source]
         if to != host_of[edge.source]:
             said = edge.output or "logits"
-            about = edge.stream, str(edge.refresh), bool(edge.discloses)
+            back = edge.stream in hidden and host_of[plan.whose(edge.source, edge.stream)] == to
+            about = edge.stream, str(edge.refresh), bool(edge.discloses), back
             found.append(Crossing(host_of[edge.source], to, said, edge.source, *about))
     return found
 
@@ -82,8 +104,14 @@ def _weights(plan: Plan) -> list[Crossing]:
 
 
 def _measured(plan: Plan) -> list[Crossing]:
-    """What is told so that quality is known: figures of agents, and of a consensus what its sources say."""
+    """What is told so that quality is known: figures of agents, what those see who see no samples, and of a consensus
+    what its sources say.
+    """
     found = []
+    for name, edge in plan.inputs.items():
+        home, at = plan.host_of[edge.source], plan.host_of[name]
+        if home != at:
+            found.append(Crossing(home, at, edge.output or "logits", edge.source, MEASURED, f"to measure {name}"))
     for name in plan.consensus:
         at = plan.evaluator(name)
         for edge in plan.consensus[name].members:

@@ -24,6 +24,16 @@ def of_agents(spec: MeshSpec, edges: Iterable[Edge]) -> dict[tuple[str, str], Ed
     return {(edge.target, edge.stream): edge for edge in edges if edge.as_ == "input" and edge.target in spec.agents}
 
 
+def whose(agent: str, stream: str, inputs: Mapping[tuple[str, str], Edge]) -> str:
+    """The agent whose samples an agent's answers on a stream are of: itself, or that at the root of what it sees.
+
+    ``inputs``: of :func:`of_agents`, without a cycle.
+    """
+    while (edge := inputs.get((agent, stream))) is not None:
+        agent = edge.source
+    return agent
+
+
 def order(agents: Iterable[str], sources: Mapping[str, str]) -> list[str]:
     """Agents in their order, each after the one whose output it sees; ``sources``: by agent."""
     found: dict[str, None] = {}

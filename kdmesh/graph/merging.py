@@ -174,8 +174,8 @@ def _flow(spec: MeshSpec, flow: FlowSpec, number: int, where: str, source: str, 
     if source not in spec.agents and flow.weight == SAMPLES:
         raise MeshError(f"{source} has no samples", where=f"{where}.weight", instead="a number")
     assert not hasattr(flow.weight, "start")
-    if flow.discloses == "prototypes":
-        what = "weights flow here, and no statistic"
+    if flow.discloses not in (None, "weights"):
+        what = f"weights flow here, and no {flow.discloses}"
         raise MeshError(what, where=f"{where}.discloses", instead="discloses: weights")
     given = flow.stream or "train", flow.discloses or ""
     return WeightFlow(number, where, source, target, flow.weight, flow.refresh, *given)

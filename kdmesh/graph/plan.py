@@ -13,7 +13,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph import private
 from kdmesh.graph.answering import Answering
 from kdmesh.graph.edges import LABELS, PLAIN
-from kdmesh.graph.inputs import of_agents
+from kdmesh.graph.inputs import of_agents, whose
 from kdmesh.graph.merging import SAMPLES, Merging
 from kdmesh.graph.program import Program
 from kdmesh.graph.reach import readers
@@ -126,6 +126,18 @@ class Plan:
     def input_on(self, agent: str, stream: str) -> Edge | None:
         """What an agent sees on a stream in the place of samples; None where it sees these."""
         return self._inputs.get((agent, stream))
+
+    def whose(self, agent: str, stream: str) -> str:
+        """The agent whose samples an agent's answers on a stream are of: itself, unless it has an input there."""
+        return whose(agent, stream, self._inputs)
+
+    @cached_property
+    def heirs(self) -> dict[str, dict[str, str]]:
+        """By stream, the agents that see what others say of it, and by these the agent whose samples it is of."""
+        found: dict[str, dict[str, str]] = {}
+        for agent, stream in self._inputs:
+            found.setdefault(stream, {})[agent] = self.whose(agent, stream)
+        return found
 
     @cached_property
     def users(self) -> dict[str, list[str]]:

@@ -101,7 +101,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
         writing,
         mixed,
     )
-    private.check_private(long, edges, plan.host_of, consensus)
+    private.check_private(long, edges, plan.host_of, consensus, registry)
     disclosed.check_weights(plan)
     _stages(plan, sets, stage_of, generation, waits)
     check.batch_sizes(plan)

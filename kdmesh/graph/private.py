@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kdmesh.errors import MeshError
 from kdmesh.graph import reach
+from kdmesh.graph.edges import LABELS
+from kdmesh.graph.inputs import of_agents, whose
 from kdmesh.graph.sources import below
+from kdmesh.graph.task import task_of
 from kdmesh.spec.parties import OWN
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.reach import Nodes
+    from kdmesh.plugins import Registry
     from kdmesh.spec import MeshSpec
 
 MEASURED = ("validation", "test")
@@ -50,10 +54,12 @@ def users(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, list
     private = private_streams(spec)
     whole = {name for name in private if not divided(spec, name)}
     found: dict[str, dict[str, None]] = {name: {} for name in whole}
+    inputs = of_agents(spec, edges) if whole else {}
     for edge in edges if whole else ():
         if edge.stream in whole:
+            see = [agent for agent in agents_of(edge, spec, consensus) if (agent, edge.stream) not in inputs]
             for name in {edge.stream, *below(spec, edge.stream)} & whole:
-                found[name].update(dict.fromkeys(agents_of(edge, spec, consensus)))
+                found[name].update(dict.fromkeys(see))
     return {name: [agent for agent in spec.agents if agent in seen] for name, seen in found.items()}
 
 
@@ -64,7 +70,9 @@ def agents_of(edge: Edge, spec: MeshSpec, consensus: Nodes) -> list[str]:
     return [*([edge.source] if edge.source in spec.agents else []), *reach.readers(edge.target, consensus)]
 
 
-def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], consensus: Nodes) -> None:
+def check_private(
+    spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], consensus: Nodes, registry: Registry
+) -> None:
     """Refuse what would carry private samples, or signals made on them, away."""
     private = private_streams(spec)
     if not private:
@@ -76,21 +84,27 @@ def check_private(spec: MeshSpec, edges: list[Edge], host_of: dict[str, str], co
                 where=f"streams.{name}.of",
                 instead="of: train",
             )
+    inputs = of_agents(spec, edges)
     told: set[int] = set()  # edges that disclose what they say
     for edge, target, sharded in crossing(spec, edges, consensus):
-        if not sharded and host_of[target] == host_of[edge.source]:
+        if not sharded and host_of[target] == host_of[whose(edge.source, edge.stream, inputs)]:
             continue
-        if edge.discloses and edge.unaligned:
+        right = "prototypes" if edge.unaligned else "features"
+        known = edge.unaligned or edge.target in spec.agents  # a consensus is of several, who have these samples apart
+        if edge.discloses == right and known:
             told.add(edge.id)
             continue
-        more = ", or `discloses: prototypes` on the flow, which says so" if edge.unaligned else ""
+        more = f", or `discloses: {right}` on the flow, which says so" if known else ""
         raise MeshError(
             f"stream {edge.stream!r} is private, but {edge.source} -> {target} would carry signals made on it "
             "away from their agent",
             where=edge.where,
             instead=f"teach on a stream that is not private (a public or transfer split){more}",
         )
+    told |= _labels(spec, edges, host_of, inputs, registry)
     _refuse_idle(edges, told)
+    _rows(spec, edges, consensus, inputs, private)
+    _of_task(spec, edges, registry)
     for name, agents in users(spec, edges, consensus).items():
         apart = sorted({host_of[agent] for agent in agents})
         if len(apart) > 1:
@@ -125,6 +139,76 @@ def owners_of(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, 
         if shards is not None or not private.intersection(below(spec, name)):
             found[name] = seen[name] if shards is None else shards
     return found
+
+
+def _labels(
+    spec: MeshSpec,
+    edges: list[Edge],
+    host_of: dict[str, str],
+    inputs: Mapping[tuple[str, str], Edge],
+    registry: Registry,
+) -> set[int]:
+    """The flows that tell labels of private samples to agents of others; refuses them where they do not say so, and
+    what would need such labels without them.
+    """
+    told, known = set[int](), set[tuple[str, str]]()
+    others = [(edge, one) for edge, one in answered_for(spec, edges, inputs) if _leaves(spec, edge, one, host_of)]
+    for edge, one in others:
+        if edge.source == LABELS:
+            if edge.discloses != "labels":
+                what = f"labels of the private stream {edge.stream!r} would leave {one} for {edge.target}"
+                raise MeshError(what, where=edge.where, instead="discloses: labels, or no flow of labels on it")
+            told.add(edge.id)
+            known.add((edge.target, edge.stream))
+    for edge, one in others:
+        asks = [edge.objective.name] if edge.objective is not None and "labels" in edge.needs else []
+        for gate in (edge.gate, spec.agents[edge.target].gate):
+            asks += [gate.name] if gate is not None and "labels" in registry.find("gates", gate.name).needs else []
+        if asks and (edge.target, edge.stream) not in known:
+            what = f"{asks[0]} needs labels, and those of the private stream {edge.stream!r} stay with {one}"
+            instead = f"another one, or {{from: labels, to: {edge.target}, stream: {edge.stream}, discloses: labels}}"
+            raise MeshError(what, where=edge.where, instead=instead)
+        if edge.group:
+            what = f"{edge.target} is told no column of the private stream {edge.stream!r}"
+            raise MeshError(what, where=f"{edge.where}.denominator", instead="leave it out")
+    return told
+
+
+def _of_task(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
+    """Refuse features and labels of tasks that have not one answer for each sample, or labels that are lists."""
+    task = task_of(spec, registry)
+    for edge in edges:
+        if edge.discloses in ("features", LABELS) and (task.rows != "samples" or task.labels == "relevance"):
+            what = f"{edge.discloses} of single samples are not disclosed in task {task.name} by this version"
+            raise MeshError(what, where=f"{edge.where}.discloses", instead="a task with one answer for each sample")
+
+
+def answered_for(
+    spec: MeshSpec, edges: list[Edge], inputs: Mapping[tuple[str, str], Edge]
+) -> Iterator[tuple[Edge, str]]:
+    """The edges on private streams into agents that see what others say of samples; and whose these are."""
+    private = private_streams(spec)
+    for edge in edges:
+        if edge.stream in private and (edge.target, edge.stream) in inputs:
+            yield edge, whose(edge.target, edge.stream, inputs)
+
+
+def _leaves(spec: MeshSpec, edge: Edge, one: str, host_of: Mapping[str, str]) -> bool:
+    """Whether what is known of an agent's samples leaves it with an edge, by shards or by hosts."""
+    if divided(spec, edge.stream) and not _of_one(spec, edge.stream, one, edge.target):
+        return True
+    return host_of[edge.target] != host_of[one]
+
+
+def _rows(
+    spec: MeshSpec, edges: list[Edge], consensus: Nodes, inputs: Mapping[tuple[str, str], Edge], private: set[str]
+) -> None:
+    """Refuse a consensus of what is said of samples that one agent has and another answers for."""
+    for edge in edges:
+        ends = [edge.source, *reach.readers(edge.target, consensus)]
+        if edge.stream in private and edge.target in consensus and any((end, edge.stream) in inputs for end in ends):
+            what = f"{edge} is on the private stream {edge.stream!r}, of which some see what others say of its samples"
+            raise MeshError(what, where=edge.where, instead="flows from agent to agent, without a consensus")
 
 
 def _refuse_idle(edges: list[Edge], told: set[int]) -> None:
@@ -164,11 +248,13 @@ def crossing(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> Iterator[tu
     """The edges on private streams, each with an agent whom its signal reaches, and whether its agents own shards."""
     private = private_streams(spec)
     sharded = {name for name in private if divided(spec, name)}
+    inputs = of_agents(spec, edges) if private else {}
     for edge in edges if private else ():
         if edge.stream in private and edge.source in spec.agents:
+            one = whose(edge.source, edge.stream, inputs)
             for target in reach.readers(edge.target, consensus):
-                if target != edge.source:
-                    yield edge, target, edge.stream in sharded and not _of_one(spec, edge.stream, edge.source, target)
+                if target not in (edge.source, one):  # to whose samples it is of, it tells nothing of them
+                    yield edge, target, edge.stream in sharded and not _of_one(spec, edge.stream, one, target)
 
 
 def _of_one(spec: MeshSpec, stream: str, one: str, other: str) -> bool:

@@ -176,7 +176,9 @@ class _Drawing:
         return again
 
     def edge(self, edge: Edge) -> None:
-        """Add what one edge into an agent needs."""
+        """Add what one edge into an agent needs. An input is there wherever its agent is forwarded."""
+        if edge.as_ == "input":
+            return
         if edge.source not in self.consensus and not edge.live:  # only its target has work in the step
             key = edge.target, edge.stream, edge.as_
             if key in self.seen:
@@ -187,8 +189,6 @@ class _Drawing:
         own = self.forward(edge.target, edge.stream)
         if edge.as_ == "target" and weight_set in self.train:
             self.arrow(own, update)
-        if edge.as_ == "input":
-            return  # the forward has it
         goal = update
         if edge.source in self.consensus:
             combined = self.combine(edge.source)

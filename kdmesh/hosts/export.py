@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, read, write, write_all, write_json
+from kdmesh.graph.disclosed import told as disclosed
 from kdmesh.hosts.loading import loadable
 from kdmesh.hosts.looked_up import asks
 from kdmesh.hosts.metrics import scalars
@@ -309,6 +310,7 @@ def _text_card(agent: str, card: dict[str, Any], host: HostState, refers: bool) 
         data=Path(table.source).name if table.source else "",
         data_licence=table.licence,
         metrics={split: scalars(m) for split, m in card.get("metrics", {}).items()},
+        disclosed=disclosed(host.plan),
     )
     return told
 
@@ -343,6 +345,7 @@ def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
             f"- {split}: " + ", ".join(f"{k} {v:.4f}" for k, v in scalars(m).items())
             for split, m in card.get("metrics", {}).items()
         ),
+        *(f"- {one}" for one in disclosed(host.plan)),
         "",
         *_usage(agent, host),
         "",

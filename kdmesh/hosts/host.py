@@ -22,6 +22,7 @@ from kdmesh.hosts import (
     publish,
     rules,
     side_inputs,
+    told_labels,
     writing,
 )
 from kdmesh.hosts.authors import authors
@@ -55,7 +56,9 @@ class Host(HostState):
         self.consensus = build.consensus(self)
         self.pools = merging.rules(self)
         self.objectives = {
-            edge.id: build.objective(self, edge) for edge in plan.edges if edge.target in self.agents and edge.objective
+            edge.id: build.objective(self, edge)
+            for edge in plan.edges
+            if edge.target in self.agents and edge.objective and not told_labels.awaited(self, edge)
         }
         self.gates = gates.make(self)
         self.watched = gates.watched(self)
@@ -183,6 +186,14 @@ class Host(HostState):
     def receive(self, *published: Published) -> list[guard.Oddity]:
         """Keep publications of this and other hosts; returns the oddities found in them."""
         return publish.receive(self, *published)
+
+    def tell_labels(self, agent: str, stream: str) -> Published:
+        """The labels of an agent's samples on a stream, for agents that see what it says of these."""
+        return told_labels.tell(self, agent, stream)
+
+    def take_labels(self, *published: Published) -> None:
+        """Keep labels that agents of others tell."""
+        told_labels.take(self, *published)
 
     def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:
         """What an agent published and this host reads, as it was published."""

@@ -198,7 +198,7 @@ class Inputs:
         stream = self.host.streams[self.plan.streams[0]]
         member = agent
         if stream.shards is not None:
-            member = agent if agent in stream.shards else next(iter(stream.shards))
+            member = agent if stream.sees(agent) else next(iter(stream.shards))
             step += self.shifts.get(member, 0)
         size, drop = self.settings.batch_size, self.settings.drop_last
         return step // steps_per_epoch(len(stream.rows_for(member)), size, drop)

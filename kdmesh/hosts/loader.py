@@ -205,6 +205,11 @@ class Loader:
             self._views[key] = ShardView(self.reading, spec, agent, owner, self.seed, device, told)
         return self._views[key]
 
+    def forget(self, stream: str, agent: str) -> None:
+        """Make the views of some samples anew when they are asked for: of an agent's on a stream."""
+        rows = self.streams[stream].rows_for(agent)
+        self._views = {key: one for key, one in self._views.items() if not torch.isin(one.ids, rows).any()}
+
     def one(self, agent: str, device: torch.device) -> Tensor | Tokens:
         """One sample as an agent reads it: the first text that is here, where some are private to others."""
         return self.reading.samples(agent, self.reading.here[:1] if self.reading.texts else torch.arange(1)).to(device)

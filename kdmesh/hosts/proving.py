@@ -79,7 +79,7 @@ def _rows(host: HostState, agent: str) -> Tensor:
     """A few samples that the agent may see: of the test, else of validation, else of what it learns."""
     for name in dict.fromkeys(["test", "validation", *host.streams]):
         stream = host.streams.get(name)
-        if stream is not None and (stream.shards is None or agent in stream.shards) and len(stream.rows_for(agent)):
+        if stream is not None and stream.sees(agent) and len(stream.rows_for(agent)):
             rows, one = stream.rows_for(agent), host.agents[agent]
             if looks_up(host, one) and (unknown := lacking(host, one, host.reading.samples(agent, rows))) is not None:
                 rows = rows[~unknown]

@@ -29,6 +29,8 @@ Method = Literal[
     "passed",
     "commit",
     "receive",
+    "tell_labels",
+    "take_labels",
     "recall",
     "renew",
     "export_state",
@@ -107,6 +109,12 @@ class RemoteHost(Protocol):
 
     def receive(self, *published: Published) -> list[Oddity]:
         """Keep publications of this and other hosts; returns the oddities found in them."""
+
+    def tell_labels(self, agent: str, stream: str) -> Published:
+        """The labels of an agent's samples on a stream, for agents that see what it says of these."""
+
+    def take_labels(self, *published: Published) -> None:
+        """Keep labels that agents of others tell."""
 
     def recall(self, agent: str, stream: str, outputs: tuple[str, ...]) -> Published:
         """What an agent published and this host reads, as it was published."""

@@ -76,6 +76,7 @@ class Source:
             if not table.owners and any(party.data for party in spec.parties.values()):
                 table = self._with_parties(table, spec, data)
             streams = self.streams or resolve(table, data, spec.streams)
+            streams = {name: replace(one, heirs=plan.heirs.get(name, {})) for name, one in streams.items()}
             names = [name for name in ("validation", "test", "transfer") if name in streams]
             others: dict[str, Tensor] = {name: streams[name].rows for name in names}
             table = prepared(table, spec, learnable(streams), self.fitted, others)

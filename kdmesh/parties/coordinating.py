@@ -52,10 +52,6 @@ def refuse_apart(plan: Plan) -> None:
     """Raise MeshError for what a simulation runs and parties in processes of their own do not yet."""
     parties = plan.spec.parties
     instead = "--parties simulated"
-    for name, edge in plan.inputs.items():
-        if plan.host_of[name] in parties or plan.host_of[edge.source] in parties:
-            what = f"{name} sees what {edge.source} says, which parties apart are not sent"
-            raise MeshError(what, where=edge.where, instead=instead)
     for name, stream in plan.spec.streams.items():
         if stream.generated_by is not None and plan.host_of.get(stream.generated_by) in parties:
             what = f"{stream.generated_by} writes {name!r}, which parties apart do not do"

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from kdmesh.hosts.host import Host
 
 OF_AGENT = {"publish", "passed", "commit", "recall", "evaluate", "measured_at", "keep_best", "restore_best",
-            "export_state", "save_agent"}  # fmt: skip
+            "export_state", "save_agent", "tell_labels"}  # fmt: skip
 """Methods whose first argument is an agent of the party."""
 OF_STAGE = {"start", "begin", "end", "save", "load"}
 OF_CONSENSUS = {"publish_consensus", "evaluate_consensus", "report", "save_rule"}
+
+
+PUBLISHED = {"receive": 0, "take_labels": 0, "evaluate": 2, "evaluate_consensus": 3, "publish": 5}
+"""Methods that are given publications, and from which argument on."""
 
 
 class Refused(Unlike):
@@ -36,7 +40,7 @@ class Gatekeeper:
         arriving = [one for one in crossings(plan) if one.target == name]
         self.leaves = {part for one in leaving for part in self._parts(one.of, one.what, one.stream)}
         self.comes = {part for one in arriving for part in self._parts(one.of, one.what, one.stream)}
-        self.declared = {(one.of, self.calls.base(one.stream)) for one in leaving if one.private}
+        self.declared = {(one.of, self.calls.base(one.stream)) for one in leaving if one.private or one.back}
         self.weights = {one.of for one in leaving if one.what == "weights"}
 
     def _parts(self, of: str, what: str, stream: str) -> set[tuple[str, str, str]]:
@@ -65,8 +69,8 @@ class Gatekeeper:
             raise Refused(f"{method} on a stream {args[1]!r:.80} that there is not")
         if method in ("evaluate", "evaluate_consensus") and host.streams[args[1]].private:
             raise Refused(f"{method} on the private stream {args[1]!r}")
-        if method == "publish" and args[1] not in host.streams:
-            raise Refused(f"publish on a stream {args[1]!r:.80} that there is not")
+        if method in ("publish", "tell_labels") and args[1] not in host.streams:
+            raise Refused(f"{method} on a stream {args[1]!r:.80} that there is not")
 
     def leave(self, host: Host, method: str, args: list[Any], value: Any) -> None:
         """Refuse that a result of a call goes to another host, unless the plan says that it does."""
@@ -85,8 +89,8 @@ class Gatekeeper:
 
     def come(self, host: Host, method: str, args: list[Any]) -> None:
         """Refuse what comes, unless the plan says so, and it fits."""
-        if method in ("receive", "evaluate_consensus"):
-            for part in args[0 if method == "receive" else 3 :]:
+        if method in PUBLISHED:
+            for part in args[PUBLISHED[method] :]:
                 for key, packed in part.items() if isinstance(part, dict) else ():
                     if not self._known(key, self.comes):
                         raise Refused(

@@ -140,7 +140,7 @@ def _rows(plan: Plan, found: Checked, agent: str) -> Tensor:
     for edge in plan.edges:
         if agent in (edge.source, edge.target):
             stream = found.streams[edge.stream]
-            if stream.shards is None or agent in stream.shards:
+            if stream.sees(agent):
                 return stream.rows_for(agent)
     return torch.arange(len(found.table))
 

@@ -209,7 +209,8 @@ def _disclosed(rows: list[Row], within: int) -> list[str]:
         return []
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        kinds.setdefault((row["what"], row["stream"], row["when"], row["private"]), []).append(row)
+        tells = "private samples" if row["private"] else "its own samples" if row["back"] else ""
+        kinds.setdefault((row["what"], row["stream"], row["when"], tells), []).append(row)
     table = [
         {
             "what": what,
@@ -218,9 +219,9 @@ def _disclosed(rows: list[Row], within: int) -> list[str]:
             "to": listed(list(dict.fromkeys(row["target"] for row in same)), CELL),
             "stream": stream,
             "when": when,
-            "tells of": "private samples" if private else "",
+            "tells of": tells,
         }
-        for (what, stream, when, private), same in kinds.items()
+        for (what, stream, when, tells), same in kinds.items()
     ]
     said = (
         "Samples stay with their party. No noise is added to what crosses, which may tell of them: nothing is claimed."

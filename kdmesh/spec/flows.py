@@ -145,10 +145,11 @@ class FlowSpec(Strict):
         "auto", description="mode of the source's forward; auto: train if it trains in this stage, else eval"
     )
     lesson: str | None = Field(None, description="active only in this lesson of the program; by default in all")
-    discloses: Literal["weights", "prototypes"] | None = Field(
+    discloses: Literal["features", "labels", "weights", "prototypes"] | None = Field(
         None,
-        description="what here tells others of private samples: weights that learned on them, or a statistic of them; "
-        "no flow brings such to another party, and no signal of it to another agent, unless it says so",
+        description="what here tells others of private samples: what a model says of each (a layer or logits), their "
+        "labels, weights that learned on them, or a statistic of them; no flow brings such to another party, and no "
+        "signal of it to another agent, unless it says so",
     )
 
     @field_validator("from_", "to", mode="before")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,8 @@ from kdmesh.streams.shards import shard
 from kdmesh.streams.splits import count_of, draw, split
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from kdmesh.spec.data import DataSpec, StreamSpec
@@ -29,10 +31,11 @@ MOST_TEXTS = 100_000_000
 class Stream:
     """Rows of the table (ascending int64) that a phase or a flow runs over.
 
-    ``shards`` maps an agent to its own part of ``rows``; ``labelled`` says whether labels may be read here; what is
-    made on a ``private`` stream stays on its agent's host; a ``replay`` stream repeats the previous batch of ``base``.
-    Where texts are written, ``rows`` are those of the prompts, each ``draws`` times, one after the other; ``mixed`` are
-    those of given texts that come among them. Of ``pairs`` both answers of a sample are read.
+    ``shards`` maps an agent to its own part of ``rows``, ``heirs`` one that answers for another's samples to that one;
+    ``labelled`` says whether labels may be read here; what is made on a ``private`` stream stays on its agent's host; a
+    ``replay`` stream repeats the previous batch of ``base``. Where texts are written, ``rows`` are those of the
+    prompts, each ``draws`` times, one after the other; ``mixed`` are those of given texts that come among them. Of
+    ``pairs`` both answers of a sample are read.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Stream:
     draws: int = 1
     mixed: Tensor | None = None
     pairs: bool = False
+    heirs: Mapping[str, str] = field(default_factory=dict)
     apart: bool = False  # nobody has the samples of more than one shard: what is drawn is drawn of each by itself
 
     @property
@@ -59,6 +63,10 @@ class Stream:
         own = self.rows_for(agent)
         return next(name for name, rows in self.shards.items() if torch.equal(rows, own))
 
+    def sees(self, agent: str) -> bool:
+        """Whether an agent has a part in it: always where it is not divided."""
+        return self.shards is None or agent in self.shards or self.heirs.get(agent) in self.shards
+
     def parts(self, rows: Tensor) -> dict[str, Tensor]:
         """Those of some rows that are in each shard, by the first agent that has it."""
         found = {agent: own for agent, own in (self.shards or {}).items() if self.owner(agent) == agent}
@@ -68,6 +76,8 @@ class Stream:
         """Return the rows that this agent sees: its own shard of a sharded stream, else all of them."""
         if self.shards is None:
             return self.rows
+        if agent not in self.shards:
+            agent = self.heirs.get(agent, agent)
         if agent not in self.shards:
             raise MeshError(
                 f"{agent} has no shard of stream {self.name!r}",

@@ -25,11 +25,12 @@ def card(
     data_licence: str = "",
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     refers: bool = False,
+    disclosed: Sequence[str] = (),
 ) -> str:
     """Return README.md, with the front matter that the hub reads.
 
     ``teachers``: names, perhaps with their models' licences; ``metrics``: by split and name; ``refers``: the weights
-    are elsewhere. Nobody but who
+    are elsewhere; ``disclosed``: what the mesh told of private samples. Nobody but who
     trained a model can license it, so that the licence is ``unknown`` where the one it started from states none.
     """
     front = ["---", f"license: {model.licence or 'unknown'}"]
@@ -56,6 +57,7 @@ def card(
             f"- {split}: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items())
             for split, values in (metrics or {}).items()
         ),
+        *(f"- {one}" for one in disclosed),
         "",
         *(_referred(name) if refers else _usage(name, model)),
         "",

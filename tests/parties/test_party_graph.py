@@ -190,7 +190,7 @@ def test_weights_that_learned_on_own_samples_leave_where_their_flow_says_so():
     ("flows", "said"),
     [
         ([WEIGHTS[0], WEIGHTS[1], {**WEIGHTS[2], "discloses": "weights"}], "weights of s tell others of no private"),
-        ([WEIGHTS[0], {**WEIGHTS[1], "discloses": "prototypes"}, WEIGHTS[2]], "weights flow here, and no statistic"),
+        ([WEIGHTS[0], {**WEIGHTS[1], "discloses": "prototypes"}, WEIGHTS[2]], "weights flow here, and no prototypes"),
         ([WEIGHTS[0], {"from": "a", "to": "s", "objective": "kl", "stream": "transfer", "discloses": "weights"}],
          "carries a signal, and no weights"),
         ([WEIGHTS[0], {"from": "a", "to": "s", "objective": "kl", "stream": "transfer", "discloses": "prototypes"}],
@@ -224,8 +224,6 @@ def test_files_of_parties_are_found_from_the_mesh_s_folder(tmp_path):
     [
         ({"consensus": {"c": {"rule": "mean", "history": "last"}}, "parties": {"north": ["a", "b"]}},
          "consensus.c.history", "c is formed at north, whose store"),
-        ({"flows": [{"from": "a", "to": "s", "as": "input", "stream": "train", "refresh": "epoch"}, TAUGHT],
-          "consensus": {}}, "flows.0", "s sees what a says, which parties apart are not sent"),
     ],
 )  # fmt: skip
 def test_what_is_only_simulated_is_refused_before_anyone_joins(more, where, said):
