@@ -26,6 +26,7 @@ from kdmesh.metrics import Answers, Metric
 from kdmesh.objectives import Objective
 from kdmesh.plugins import IN_FILES, KINDS, Registry
 from kdmesh.prunings import Pruning
+from kdmesh.recognisers import ByPattern, Entity, Recogniser
 from kdmesh.samplers import Choices, Range, Sampler
 from kdmesh.signals.lazy import Lazy
 from kdmesh.spec import (
@@ -55,6 +56,7 @@ from kdmesh.spec import (
 from kdmesh.spec.elsewhere import fields as fields_of
 from kdmesh.spec.explain import words_of
 from kdmesh.spec.flows import DenominatorSpec
+from kdmesh.spec.personal import PersonalSpec
 from kdmesh.spec.prepare import PrepareSpec
 from kdmesh.spec.train import EarlyStopping, KeepBest
 from kdmesh.strategies import Canvas, Strategy
@@ -74,6 +76,7 @@ PUBLIC = {
     "kdmesh.filters": "`Filter`, `WrittenText`, built-in filters; `TextRule`, `Candidate`, `Choice`, rules of texts",
     "kdmesh.metrics": "`Metric`, `Answers`, the built-in metrics",
     "kdmesh.prunings": "`Pruning`, the built-in rules, and what takes units out of a model of transformers",
+    "kdmesh.recognisers": "`Recogniser`, `Entity`, the built-in recognisers, and `ByPattern` to write one with",
     "kdmesh.samplers": "`Sampler`, `Choices` and `Range`, for `kdmesh sweep`; imports no torch",
     "kdmesh.sections": "`Section` and its blocks, for `kdmesh_report`; imports no torch",
     "kdmesh.trackers": "`Tracker` and `Observer`, for plugins that keep figures of runs elsewhere; imports no torch",
@@ -101,6 +104,9 @@ INTERFACES = {  # a heading, the class that is explained, and the module whose f
     "Metrics": (Metric, ""),
     "What a metric sees": (Answers, ""),
     "Pruning rules": (Pruning, "kdmesh.prunings"),
+    "Recognisers of personal data": (Recogniser, "kdmesh.recognisers"),
+    "What they find": (Entity, ""),
+    "A recogniser by patterns": (ByPattern, ""),
     "Samplers": (Sampler, ""),
     "Values that a sampler is given": (Choices, ""),
     "A range that a sampler is given": (Range, ""),
@@ -267,6 +273,7 @@ FACTORIES = {  # by kind: how a factory is called, and what it gives
     "filters": ("factory(**settings)", "`kdmesh.filters.Filter`"),
     "text_rules": ("factory(**settings)", "`kdmesh.filters.TextRule`"),
     "prunings": ("factory(**settings)", "`kdmesh.prunings.Pruning`"),
+    "recognisers": ("factory(**settings)", "`kdmesh.recognisers.Recogniser`"),
     "samplers": (
         "factory(*, axes: list[Choices | Range], count: int, seed: int, higher: bool, folder: Path, **settings)",
         "`kdmesh.samplers.Sampler`",
@@ -692,6 +699,15 @@ train: 1000
 stratify: true
 seed: 0
 prepare: [{columns: numbers, impute: median, scale: standard}]
+personal: {action: redact, profile: hipaa}
+""",
+    PersonalSpec: """\
+action: pseudonymise
+profile: hipaa
+find: [{words: {path: patients.txt, kind: PERSON}}, {pattern: {match: "MRN-[0-9]{6}", kind: RECORD}}]
+kinds: [PERSON, RECORD, EMAIL, PHONE]
+allow: [info@example.org]
+columns: [note]
 """,
     PrepareSpec: """\
 - columns: numbers
@@ -1247,6 +1263,7 @@ BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
 HEADINGS: dict[type[Strict], str] = {
     MeshSpec: "The file",
     DataSpec: "`data`",
+    PersonalSpec: "`data.personal`",
     PrepareSpec: "`data.prepare.N`, and `agents.NAME.prepare.N`",
     StreamSpec: "`streams.NAME`",
     MixSpec: "`streams.NAME.mix`",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ModelOffer,
         ObjectiveOffer,
         PruningOffer,
+        RecogniserOffer,
         SamplerOffer,
         SignalOffer,
         StrategyOffer,
@@ -260,6 +261,21 @@ def kdmesh_prunings() -> list[PruningOffer]:  # type: ignore[empty-body]
         @kdmesh.hookimpl
         def kdmesh_prunings():
             return [PruningOffer("two_of", "kdmesh_two.rule:TwoOf", Pattern, "two of each few", takes="weights")]
+    """
+
+
+@hookspec
+def kdmesh_recognisers() -> list[RecogniserOffer]:  # type: ignore[empty-body]
+    """Offer recognisers, which find personal data in texts.
+
+    Example::
+
+        import kdmesh
+        from kdmesh.offers import RecogniserOffer
+
+        @kdmesh.hookimpl
+        def kdmesh_recognisers():
+            return [RecogniserOffer("plate", "kdmesh_plate.rule:Plate", summary="licence plates", finds=("PLATE",))]
     """
 
 

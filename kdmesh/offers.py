@@ -310,6 +310,17 @@ class PruningOffer(Offer):
 
 
 @dataclass(frozen=True)
+class RecogniserOffer(Offer):
+    """Finds personal data in texts: ``factory(**config)`` gives a :class:`kdmesh.recognisers.Recogniser`.
+
+    ``finds``: the kinds of what it finds, as far as they are known before its settings are: ``("EMAIL",)``.
+    """
+
+    kind: ClassVar[str] = "recognisers"
+    finds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class SignalOffer(Offer):
     """A kind of signal, made where its agent lives: ``factory(**config)`` gives ``make(value [B, ...]) -> [B, ...]``.
 

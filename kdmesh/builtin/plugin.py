@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ModelOffer,
         ObjectiveOffer,
         PruningOffer,
+        RecogniserOffer,
         SamplerOffer,
         SignalOffer,
         StrategyOffer,
@@ -79,6 +80,14 @@ def kdmesh_prunings() -> list[PruningOffer]:
     from kdmesh.builtin.prunings.offers import PRUNINGS
 
     return PRUNINGS
+
+
+@hookimpl
+def kdmesh_recognisers() -> list[RecogniserOffer]:
+    """Built-in recognisers of personal data."""
+    from kdmesh.builtin.recognisers.offers import RECOGNISERS
+
+    return RECOGNISERS
 
 
 @hookimpl

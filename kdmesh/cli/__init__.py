@@ -19,6 +19,7 @@ from kdmesh.cli import (
     ledger,
     offered,
     party,
+    personal,
     plan,
     plugins,
     predict,
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     run, resume, compare, sweep, find_rate, label, select, predict, evaluate, export, report, watch, runs, store, party,
-    ledger, plan, draw, check, schema, topologies, plugins,
+    ledger, personal, plan, draw, check, schema, topologies, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep, find_rate, label))  # they do more than to print
-SHORT = tuple(one.execute for one in (runs, store, ledger, plan, draw, check, schema, topologies, plugins))
+SHORT = tuple(one.execute for one in (runs, store, ledger, personal, plan, draw, check, schema, topologies, plugins))
 """What they make is small, and nearly all of it lives until they end: to look for garbage takes time for nothing."""
 
 

@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("plugins", help="list what can be named in a mesh", description=about)
     kinds = (
         "only strategies, objectives, consensus, gates, models, datasets, views, signals, tasks, metrics, filters, "
-        "text_rules, prunings, samplers or commands"
+        "text_rules, prunings, recognisers, samplers or commands"
     )
     command.add_argument("--kind", metavar="KIND", help=kinds)
     command.add_argument("--all", action="store_true", help="also every plugin, disabled ones too, with its status")

@@ -15,6 +15,7 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"  # what was asked: a folder without it is no run's
 GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
+PERSONAL = "personal.jsonl"  # what personal data was found and taken out, without the data
 PLACEMENT = "placement.json"  # what `auto` measured and chose
 FAULT = "error.txt"  # the traceback of an error that nobody foresaw
 LOG = "events.jsonl"

@@ -20,6 +20,7 @@ from kdmesh.contracts.run_files import (
     GIVEN,
     LOG,
     MANIFEST,
+    PERSONAL,
     RESOLVED,
     SUMMARY,
     SUMS,
@@ -96,6 +97,8 @@ class Folder:
         self.json(MANIFEST, known)
         if checked.table.prepared is not None:
             write_all(self.root, checked.table.prepared.files())
+        if checked.table.personal is not None:
+            write(self.root / PERSONAL, checked.table.personal.text())
 
     def json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file."""
@@ -224,6 +227,7 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
             "licence": table.licence,
             "samples": len(table),
             **table.fingerprint,
+            **({"personal": table.personal.counts()} if table.personal is not None else {}),
             "streams": {name: len(stream.rows) for name, stream in checked.streams.items()},
             **({"read_by": reports(plan, checked)} if checked.reading.texts else {}),
         },

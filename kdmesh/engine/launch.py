@@ -182,7 +182,9 @@ def blueprint(
     """
     private = any(stream.private for stream in checked.streams.values())
     near_by = not checked.table.unread and checked.table.x.nbytes <= SENT
-    sent = private or near_by or here  # where samples are private, no host reads those of others
+    sent = (
+        private or near_by or here or checked.table.personal is not None
+    )  # where samples are private, no host reads those of others
     config = HostConfig(
         plan,
         request.modules,

@@ -80,6 +80,7 @@ def summarise(
             name: {"sources": [edge.source for edge in plan.consensus[name].members], **values}
             for name, values in consensus.items()
         },
+        **({"personal": personal.counts()} if (personal := run.checked.table.personal) is not None else {}),
         **({"streams": written} if (written := _written(run)) else {}),
         **({"texts": said} if said else {}),
         "best_teacher": best_teacher(plan, agents, run.roles),

@@ -232,6 +232,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         **({"columns": columns} if columns else {}),
         **({"reads": host.table.reads} if host.table.reads else {}),
         **({"images": host.table.images} if host.table.images and agent not in host.plan.inputs else {}),
+        **_personal(host),
         **({"left_out": host.table.left_out} if host.table.left_out else {}),
         **(
             {"scale": {"divided_by": host.table.divided_by}}
@@ -242,6 +243,14 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         **({"max_length": host.reading.encoder(agent).max_length} if host.reading.texts else {}),
         **({"adapted": module.adapted} if getattr(module, "adapted", None) else {}),
     }
+
+
+def _personal(host: HostState) -> dict[str, Any]:
+    """What was taken out of the texts that it learned from: it is taken out of such as it is asked of, too."""
+    data = host.plan.spec.data
+    if data is None or data.personal is None or not host.reading.texts:
+        return {}
+    return {"personal": data.personal.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _rounds(host: HostState, agent: str) -> str | None:

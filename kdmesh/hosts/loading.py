@@ -24,6 +24,7 @@ from kdmesh.hosts.taps import AtExit
 from kdmesh.imports import import_path, makes
 from kdmesh.plugins import registry
 from kdmesh.spec import DEFAULT_TASK, ModelRef, SamplingSpec
+from kdmesh.spec.personal import PersonalSpec
 from kdmesh.spec.train import Precision
 from kdmesh.streams.learned import carry, in_header
 from kdmesh.streams.prepared import SETTINGS
@@ -83,6 +84,7 @@ class Config(BaseModel):
     over: Literal["truncate", "drop", "refuse"] = "truncate"
     threads: int = Field(1, ge=1, le=4096)
     sees: str = ""
+    personal: PersonalSpec | None = None
 
 
 def described(folder: str | Path) -> Config:

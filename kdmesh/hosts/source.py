@@ -65,6 +65,7 @@ class Source:
         data = spec.data or DataSpec.model_validate("python:given")
         try:
             table = self.table if self.table is not None else _read(data.dataset, "data.dataset", prepares(spec))
+            table = self._without_personal(table, data)
             if self.expected and digest(table) != self.expected:
                 raise MeshError(
                     f"{table.source or 'the data set'} has other samples here than where kdmesh was started",
@@ -90,6 +91,14 @@ class Source:
             ) from error
         return table, streams
 
+    def _without_personal(self, table: Table, data: DataSpec, part: str = "") -> Table:
+        """The table without the personal data that the mesh looks for; one that was looked at is as it is."""
+        if data.personal is None or table.personal is not None:
+            return table
+        from kdmesh.hosts.personal import without_personal
+
+        return without_personal(table, data.personal, part)
+
     def _with_parties(self, public: Table, spec: MeshSpec, data: DataSpec) -> Table:
         """The public samples with those of parties, all as the mesh prepares them: by what it learns of public ones."""
         open_ = {name: one for name, one in spec.streams.items() if OWN not in (name, *below(spec, name))}
@@ -102,7 +111,11 @@ class Source:
             elif party.data is not None:
                 where = f"parties.{name}.data"
                 with located("data.dataset", where):
-                    parts[name] = prepared(_read(party.data, where, prepares(spec)), spec, None, fitted)
+                    own = self._without_personal(_read(party.data, where, prepares(spec)), data, name)
+                    if own.personal is not None and public.personal is not None:
+                        public.personal.others.append(own.personal)
+                        public.notes += own.personal.told()
+                    parts[name] = prepared(own, spec, None, fitted)
         return joined(public, parts, spec)
 
 

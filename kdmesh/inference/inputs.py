@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kdmesh.personal.treatment import Treatment
     from kdmesh.streams.unread import Unread
     from kdmesh.tables.rows import Rows
 
@@ -127,11 +128,36 @@ class Inputs:
 
 
 def read(path: Path, trained: Trained, asked: Asked | None = None, where: str = "INPUT") -> Inputs:
-    """Read a file's samples as those that an agent learned from.
+    """Read a file's samples as those that an agent learned from, without the personal data that these lacked.
 
     MeshError that names file and line of what is no sample, and the column that is missing.
     """
-    asked, kind = asked or Asked(), _kind(path)
+    asked = asked or Asked()
+    found = _found(path, trained, asked, where)
+    if (personal := trained.personal) is None or not isinstance(found.x, list):
+        return found
+    return _without_personal(found, personal, asked)
+
+
+def _without_personal(found: Inputs, personal: Treatment, asked: Asked) -> Inputs:
+    """The samples with their personal data replaced. Where samples with such were left out, they are not measured."""
+    assert isinstance(found.x, list)
+    treated = personal.samples(found.x)
+    holds = [number for number, (_, parts) in enumerate(treated) if parts]
+    if not holds:
+        return found
+    what = f"personal data, as it looked for in what it learned from, in {len(holds):,} of {len(found):,} texts"
+    if personal.replacing is not None:
+        note = f"{what}: replaced as there, and places in a text are of what is left"
+        return replace(found, x=[one for one, _ in treated], notes=[*found.notes, note])
+    if not asked.labelled:
+        return replace(found, notes=[*found.notes, f"{what}: such were left out there, and are answered here"])
+    left = found.only([number for number in range(len(found)) if number not in {*holds}])
+    return replace(left, notes=[*left.notes, f"{what}: left out, as there"])
+
+
+def _found(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
+    kind = _kind(path)
     if not path.exists():
         raise MeshError(f"no file {path}", where=where, instead="a path from the working folder, or absolute")
     images = trained.config.images is not None

@@ -62,7 +62,9 @@ class Predictor:
                 raise self._wrong(f"found {type(given).__name__}", "a list of texts, or of rows with its columns")
             if trained.ranks and any(isinstance(one, str) for one in rows):
                 raise self._wrong("found a text alone", "rows of a query and its candidates")
-            return [self._sample(one, at) for at, one in enumerate(rows)]
+            found = [self._sample(one, at) for at, one in enumerate(rows)]
+            personal = self.trained.personal
+            return found if personal is None else [one for one, _ in personal.samples(found)]
         return self._array(rows)
 
     def _sample(self, given: str | Sample, number: int) -> Sample:

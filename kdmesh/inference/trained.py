@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from kdmesh.contracts.task import Task
     from kdmesh.hosts.loading import Config
     from kdmesh.offers import TaskOffer
+    from kdmesh.personal.treatment import Treatment
 
 
 @dataclass
@@ -91,6 +92,15 @@ class Trained:
         """The task with the settings of the run."""
         made: Task = self.offer.make(self.config.task_settings)
         return made
+
+    @cached_property
+    def personal(self) -> Treatment | None:
+        """What was done about personal data in the texts that it learned from; None: nothing."""
+        if self.config.personal is None:
+            return None
+        from kdmesh.hosts.personal import treatment
+
+        return treatment(self.config.personal, "personal")
 
     @property
     def is_text(self) -> bool:

@@ -18,6 +18,7 @@ NOUNS = {
     "filters": "filter",
     "text_rules": "rule over texts",
     "prunings": "pruning rule",
+    "recognisers": "recogniser",
     "samplers": "sampler",
     "commands": "command",
 }
@@ -25,7 +26,7 @@ KINDS = tuple(NOUNS)
 IN_FILES = tuple(kind for kind in KINDS if kind not in ("samplers", "commands"))  # what a mesh's file names
 COMMANDS = (
     "run", "resume", "compare", "sweep", "find-rate", "label", "select", "predict", "evaluate", "export", "report",
-    "watch", "runs", "store", "party", "ledger", "plan", "draw", "check",
+    "watch", "runs", "store", "party", "ledger", "personal", "plan", "draw", "check",
     "schema", "topologies", "plugins",
 )  # fmt: skip
 """Of kdmesh's own, which no plugin takes."""

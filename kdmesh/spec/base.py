@@ -198,6 +198,12 @@ class PruningRef(Named):
     kind: ClassVar[str] = "prunings"
 
 
+class RecogniserRef(Named):
+    """A recogniser of personal data with its settings."""
+
+    kind: ClassVar[str] = "recognisers"
+
+
 class MetricRef(Named):
     """A metric with its settings; ``by``, which any may have, names a column whose values it is measured by, and
     ``of``, of metrics of pairs, the agent whose log-probabilities are taken off.

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from kdmesh.spec.base import DatasetRef, FilterRef, GateRef, RewardRef, Strict, TextRuleRef
 from kdmesh.spec.flows import Newest
+from kdmesh.spec.personal import PersonalSpec
 from kdmesh.spec.prepare import PrepareSpec, refuse_twice
 
 SPLITS = ("train", "validation", "test", "transfer")
@@ -36,6 +37,10 @@ class DataSpec(Strict):
     )
     prepare: list[PrepareSpec] = Field(
         [], description="what is done to columns before models see them, fitted on train: gaps, categories, scale"
+    )
+
+    personal: PersonalSpec | None = Field(
+        None, description="personal data in samples: what is looked for, and what is done about it, before all else"
     )
 
     @field_validator("prepare")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
@@ -21,6 +21,21 @@ if TYPE_CHECKING:
 
     from kdmesh.streams.cells import Cells
     from kdmesh.streams.prepared import Prepared
+
+    class PersonalLog(Protocol):
+        """The log of :mod:`kdmesh.personal`; ``others``: those of parties."""
+
+        others: list[Any]
+
+        def text(self) -> str:
+            """The file."""
+
+        def told(self) -> list[str]:
+            """What it says in all, a line each."""
+
+        def counts(self) -> dict[str, Any]:
+            """The same as plain data."""
+
 
 LABEL = "label"
 """By which a template names a sample's class."""
@@ -73,6 +88,7 @@ class Table:
     )  # the same by agent with a `prepare` of its own
     owners: dict[str, Tensor] = field(default_factory=dict)  # by agent of a party, the rows that this party has
     elsewhere: Tensor | None = None  # rows of parties whose samples are not here
+    personal: PersonalLog | None = None  # what personal data was found, and done about it; None: nobody looked
     lists: bool = False  # a sample is a query (``x[:, 0]``, or a text) with its candidates: set where a task ranks
 
     def named(self, row: int) -> dict[str, str]:

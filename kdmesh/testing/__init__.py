@@ -33,6 +33,7 @@ pytest.register_assert_rewrite(
             "objectives",
             "observers",
             "prunings",
+            "recognisers",
             "rules",
             "run_mesh",
             "samplers",
@@ -56,6 +57,7 @@ from kdmesh.testing.models import ModelContract  # noqa: E402
 from kdmesh.testing.objectives import ObjectiveContract  # noqa: E402
 from kdmesh.testing.observers import ObserverContract  # noqa: E402
 from kdmesh.testing.prunings import PruningContract  # noqa: E402
+from kdmesh.testing.recognisers import RecogniserContract  # noqa: E402
 from kdmesh.testing.run_mesh import MeshRun, RunMesh  # noqa: E402
 from kdmesh.testing.samplers import SamplerContract  # noqa: E402
 from kdmesh.testing.signals import SignalContract  # noqa: E402
@@ -77,6 +79,7 @@ __all__ = [
     "ObjectiveContract",
     "ObserverContract",
     "PruningContract",
+    "RecogniserContract",
     "RunMesh",
     "SamplerContract",
     "SignalContract",

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from recognised import RECOGNISED
 
 from kdmesh import testing
 from kdmesh.plugins import KINDS, registry
@@ -36,6 +37,7 @@ CONTRACTS = {
     "filters": testing.FilterContract,
     "text_rules": testing.TextRuleContract,
     "prunings": testing.PruningContract,
+    "recognisers": testing.RecogniserContract,
 }
 BERT = {
     "model_type": "bert",
@@ -119,6 +121,7 @@ DECLARED = {
     ("prunings", "neurons"): {"config": {"share": 0.5}},
     ("prunings", "width"): {"config": {"share": 0.25}},
     ("prunings", "magnitude"): {"config": {"share": 0.3, "over": "model"}},
+    **{("recognisers", name): told for name, told in RECOGNISED.items()},
     ("samplers", "grid"): {"ranges": False},
     ("signals", "top_k"): {"config": {"k": 2}},
     ("signals", "sampled"): {"config": {"draws": 4, "k": 1}},
@@ -146,6 +149,7 @@ ON_RAY = {
     "filters": ("best", "confirmed", "dedup"),
     "text_rules": ("best_of",),
     "prunings": ("width",),
+    "recognisers": ("words",),
 }
 """Of each kind those that differ in what hosts are sent, keep or draw. The others' meshes are run there by `make slow`,
 and every bundled topology is in tests/ray/test_ray_bits.py."""

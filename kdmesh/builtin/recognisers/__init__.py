@@ -1,0 +1,1 @@
+"""Recognisers of personal data, one in a file."""
