@@ -11,6 +11,7 @@ from kdmesh.builtin.filters.length import Length
 from kdmesh.builtin.filters.offers import AnswerConfig
 from kdmesh.builtin.filters.pattern import Pattern
 from kdmesh.builtin.filters.perplexity import Perplexity
+from kdmesh.builtin.filters.personal import Personal
 from kdmesh.builtin.text_rules.best_of import BestOf
 from kdmesh.builtin.text_rules.joined import Joined
 from kdmesh.builtin.text_rules.vote import Vote
@@ -31,6 +32,7 @@ __all__ = [
     "Length",
     "Pattern",
     "Perplexity",
+    "Personal",
     "TextRule",
     "Vote",
     "WrittenText",

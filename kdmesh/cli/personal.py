@@ -53,13 +53,13 @@ def scan(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from kdmesh.errors import MeshError
-    from kdmesh.hosts.personal import treatment
     from kdmesh.personal.measuring import Measured
     from kdmesh.spec.personal import PersonalSpec
     from kdmesh.streams.texts import AT_ONCE
     from kdmesh.tables.reading import read_rows
     from kdmesh.tables.rows import has_columns
     from kdmesh.tables.samples import Columns, samples_of
+    from kdmesh.text.recognised import finder
 
     find = [name for name in args.find.split(",") if name]
     profile = args.profile or (None if find else "hipaa")
@@ -73,11 +73,11 @@ def scan(args: argparse.Namespace) -> int:
     rows = read_rows(Path(args.file), "FILE", raw)
     has_columns(rows, *raw)
     samples = samples_of(rows, Columns(args.column, spans=args.marked))
-    finder, found = treatment(spec).finder, Measured()
+    made, found = finder(spec.profile, spec.find, None, [], "--find"), Measured()
     for start in range(0, len(samples), AT_ONCE):
         part = samples[start : start + AT_ONCE]
         marked: list[tuple[Marked, ...]] = [one.spans or () for one in part]
-        found.add(finder.find([one.text for one in part]), marked)
+        found.add(made.find([one.text for one in part]), marked)
     _print(found, len(samples), bool(args.marked))
     return 0
 

@@ -98,7 +98,7 @@ class Trained:
         """What was done about personal data in the texts that it learned from; None: nothing."""
         if self.config.personal is None:
             return None
-        from kdmesh.hosts.personal import treatment
+        from kdmesh.text.recognised import treatment
 
         return treatment(self.config.personal, "personal")
 

@@ -183,6 +183,19 @@ def test_what_cannot_be_done_is_refused_with_what_to_write(
     assert not any(secret in said for secret in SECRETS)
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("{find: nope}", "keep.0.personal.find.0: unknown recogniser 'nope'"),
+        ("{find: email, kinds: [PHONE]}", "keep.0.personal.kinds: nothing that is looked for is of kind 'PHONE'"),
+        ("{}", "it finds nothing"),
+    ],
+)
+def test_a_filter_of_written_texts_is_checked(asked: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "augment", "--set", f"streams.new.keep=[{{personal: {asked}}}]"]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
 def test_numbers_without_texts_have_nothing_to_look_at(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     fields = {"name": "n", "data": {"dataset": "digits", "personal": REDACT}, "agents": {"a": {"model": "mlp"}},
               "flows": [{"from": "labels", "to": "a", "objective": "ce"}]}  # fmt: skip

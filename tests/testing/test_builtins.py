@@ -114,6 +114,7 @@ DECLARED = {
     ("filters", "length"): {"config": {"min": 2, "max": 9}},
     ("filters", "pattern"): {"config": {"without": "[aeiou]"}},
     ("filters", "perplexity"): {"config": {"max": 20.0}},
+    ("filters", "personal"): {"config": {"find": [{"words": {"words": ["do", "1"]}}]}},
     ("text_rules", "vote"): {"config": {"ties": "first", "share": 0.5}},
     ("text_rules", "best_of"): {"config": {"metric": {"numeric_answer": {}}}},
     ("prunings", "layers"): {"config": {"drop": 1, "by": "alternate"}},

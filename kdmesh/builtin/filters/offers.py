@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from kdmesh.offers import Config, FilterOffer
+from kdmesh.spec.base import RecogniserRef
 from kdmesh.text.answers import finds, found
 
 
@@ -128,6 +129,26 @@ def _offer(name: str, made: str, config: type[Config], summary: str, paper: str 
     return FilterOffer(name, f"kdmesh.builtin.filters.{name}:{made}", config, summary, paper, **more)  # type: ignore[arg-type]
 
 
+class PersonalConfig(Config):
+    """Settings of `personal`."""
+
+    profile: Literal["hipaa", "gdpr"] | None = Field(None, description="recognisers of a law's list")
+    find: list[RecogniserRef] = Field([], description="recognisers of personal data, [email, phone]")
+    kinds: list[str] | None = Field(None, min_length=1, description="only these kinds of what they find; default: all")
+    allow: list[str] = Field([], description="texts that are let stand, in small letters or capitals")
+
+    @field_validator("find", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.find and self.profile is None:
+            raise ValueError("it finds nothing: write `find: [email, phone]`, or `profile: hipaa`")
+        return self
+
+
 FILTERS = [
     _offer(
         "agreement",
@@ -161,6 +182,7 @@ FILTERS = [
         several=True,
     ),
     _offer("dedup", "Dedup", DedupConfig, "the first of texts that say the same, exactly or nearly"),
+    _offer("personal", "Personal", PersonalConfig, "texts in which recognisers find no personal data"),
     _offer("length", "Length", LengthConfig, "texts of a bounded number of tokens"),
     _offer(
         "likeliest",
