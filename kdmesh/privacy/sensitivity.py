@@ -13,7 +13,7 @@ Votes of teachers that were trained on disjoint parts, summed to a histogram ove
 | sample | add_remove | the same, if samples are assigned to teachers one by one: see below | sqrt 2 | 1 |
 | sample | zero_out | the same: the teacher that would have seen it learns without | sqrt 2 | 1 |
 | party | replace | the party's only teacher votes for another class | sqrt 2 | 1 |
-| party | add_remove | the party's only teacher votes, or there is no such vote | 1 | 1 |
+| party | add_remove, zero_out | the party's only teacher votes, or there is no such vote | 1 | 1 |
 
 The last two hold where each party has one teacher and one vote. With `sample` and `add_remove` the parts must not
 depend on how many samples there are: a shuffle by a seed deals all of them anew when one is gone, and then every vote
@@ -25,8 +25,8 @@ gradients by one of these, where by `replace` it moves two.
 A row of probabilities of one model, which was trained on all of a party's data: with one sample another the model may
 be any other, and its row any other point of the simplex. Two of these are at most sqrt 2 apart, so that is the L2
 sensitivity of each answered row, by either adjacency of samples, and by `replace` of the party; whether a party takes
-part is not hidden by what it says, so `party` with `add_remove` is refused. Nothing smaller holds without a clipping
-that is stronger; of logits, which have no bound, there is no sensitivity at all.
+part is not hidden by what it says, so `party` with another adjacency is refused. Nothing smaller holds without a
+clipping that is stronger; of logits, which have no bound, there is no sensitivity at all.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ OF_VOTES = {
     (SAMPLE, ZERO_OUT): math.sqrt(2),
     (PARTY, REPLACE): math.sqrt(2),
     (PARTY, ADD_REMOVE): 1.0,
+    (PARTY, ZERO_OUT): 1.0,
 }
 """L2 sensitivity of a histogram of votes, by unit and adjacency."""
 OF_LARGEST_COUNT = dict.fromkeys(OF_VOTES, 1.0)
 """Of the number of votes for the class that has most: each count moves by 1, and so does their maximum."""
-OF_ROW = {one: math.sqrt(2) for one in OF_VOTES if one != (PARTY, ADD_REMOVE)}
+OF_ROW = {one: math.sqrt(2) for one in OF_VOTES if one[0] == SAMPLE or one[1] == REPLACE}
 """Of a row of probabilities."""
 
 
