@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kdmesh.cli import (
+    audit,
     check,
     compare,
     draw,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from kdmesh.offers import CommandOffer
 
 COMMANDS = (
-    run, resume, compare, sweep, find_rate, label, select, predict, evaluate, export, report, watch, runs, store, party,
-    ledger, personal, plan, draw, check, schema, topologies, plugins,
+    run, resume, compare, sweep, find_rate, label, select, predict, evaluate, audit, export, report, watch, runs, store,
+    party, ledger, personal, plan, draw, check, schema, topologies, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep, find_rate, label))  # they do more than to print

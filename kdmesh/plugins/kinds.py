@@ -25,8 +25,8 @@ NOUNS = {
 KINDS = tuple(NOUNS)
 IN_FILES = tuple(kind for kind in KINDS if kind not in ("samplers", "commands"))  # what a mesh's file names
 COMMANDS = (
-    "run", "resume", "compare", "sweep", "find-rate", "label", "select", "predict", "evaluate", "export", "report",
-    "watch", "runs", "store", "party", "ledger", "personal", "plan", "draw", "check",
+    "run", "resume", "compare", "sweep", "find-rate", "label", "select", "predict", "evaluate", "audit", "export",
+    "report", "watch", "runs", "store", "party", "ledger", "personal", "plan", "draw", "check",
     "schema", "topologies", "plugins",
 )  # fmt: skip
 """Of kdmesh's own, which no plugin takes."""
