@@ -734,6 +734,7 @@ without: [2]
 labels: false
 shards: {by: iid, of: [a, b]}
 private: false
+pooled: false
 replay: false
 pairs: false
 generated_by: s

@@ -36,6 +36,8 @@ def prove(plan: Plan, found: Checked) -> None:
     seen: set[tuple[str, str]] = set()
     for edge in plan.edges:
         for agent in agents_of(edge, plan.spec, plan.consensus):
+            if found.streams[edge.stream].pooled:
+                continue  # a simulation, which says so
             if edge.stream in private and plan.input_on(agent, edge.stream) is not None:
                 continue  # it sees what their owner says of them, as flows disclose
             if (edge.stream, agent) not in seen:

@@ -53,7 +53,9 @@ def add(commands: Any) -> None:
         help="train with so many run seeds, on one split (default: %(default)s)",
     )
     command.add_argument(
-        "--controls", action="store_true", help="also train students alone, and by the best teacher only"
+        "--controls",
+        action="store_true",
+        help="also train students alone, and by the best teacher only; of private samples averaged, and pooled",
     )
     command.add_argument(
         "--from",

@@ -52,7 +52,8 @@ def seed_name(seed: int) -> str:
 
 def control_name(seed: int, student: str, which: str) -> str:
     """How a control is called where it is told of."""
-    return f"seed {seed}, {student} {'alone' if which == 'alone' else 'by the best teacher only'}"
+    said = {"alone": "alone", "averaged": "by averaged weights", "pooled": "on pooled samples"}
+    return f"seed {seed}, {student} {said.get(which, 'by the best teacher only')}"
 
 
 def refuse_newer(manifest: Mapping[str, Any], root: Path) -> int:

@@ -1,6 +1,8 @@
 """Controls: each student again without its teachers, and from the best single teacher only.
 
-The same initial weights, batch order and budget; only the flows differ. They are derived from the long form alone.
+The same initial weights, batch order and budget; only the flows differ. They are derived from the long form alone. Of
+students that have private samples of one stream apart there are two more: the average of their weights in rounds, where
+their models agree, and one student on the samples of all, a simulation that no party could run.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from kdmesh.errors import MeshError
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.looked_up import lookup
+from kdmesh.graph.private import divided, private_streams
+from kdmesh.graph.program import Repeat
 from kdmesh.graph.roles import teachers_of
 from kdmesh.graph.served import is_served
 from kdmesh.graph.sources import written_before
@@ -55,7 +59,106 @@ def alone(plan: Plan, student: str, updates: int) -> MeshSpec:
         if edge.source == LABELS and edge.target == student and not _written(spec, edge.stream)
     ]
     flows = own[:1] or [FlowSpec(**{"from": LABELS, "to": student}, objective=label_objective(spec, registry()))]
-    made = _mesh(plan, {student: _budget(plan, student, updates)}, flows, f"{spec.name}.{student}.alone")
+    begun, start = _begun(plan, student)
+    agents = {**start, student: _budget(plan, student, updates)}
+    return _by_labels(_mesh(plan, agents, [*flows, *begun], f"{spec.name}.{student}.alone"))
+
+
+def _begun(plan: Plan, student: str) -> tuple[list[FlowSpec], dict[str, AgentSpec]]:
+    """The flows that bring a student weights of frozen agents before it learns, with which it starts; and these."""
+    found = [
+        flow
+        for flow in plan.resolved().flows
+        if flow.as_ == "weights" and flow.to == [student] and flow.refresh == "once" and _is_frozen(plan, flow.from_[0])
+    ]
+    return found, {flow.from_[0]: _frozen(plan, flow.from_[0]) for flow in found}
+
+
+def _is_frozen(plan: Plan, name: str) -> bool:
+    return name in plan.owner and plan.owner[name] not in plan.trainable
+
+
+def apart(plan: Plan, student: str) -> str | None:
+    """The private stream by whose labels a student learns while others have the rest of it, if there is one."""
+    hidden = private_streams(plan.spec)
+    own = [edge.stream for edge in plan.edges if edge.source == LABELS and edge.target == student]
+    return next((name for name in own if name in hidden and divided(plan.spec, name)), None)
+
+
+def pooled(plan: Plan, student: str, updates: int) -> MeshSpec | None:
+    """The student with the labels of all who share its private stream; None where it has none."""
+    if (stream := apart(plan, student)) is None:
+        return None
+    made = alone(plan, student, updates)
+    name = f"{stream}-pooled"
+    while name in plan.spec.streams:
+        name += "-"
+    flows = [flow if flow.as_ == "weights" else flow.model_copy(update={"stream": name}) for flow in made.flows]
+    streams = {**made.streams, name: StreamSpec(of=stream, pooled=True)}
+    return made.model_copy(update={"name": f"{plan.spec.name}.{student}.pooled", "streams": streams, "flows": flows})
+
+
+def averaged(plan: Plan, student: str, updates: int) -> MeshSpec | None:
+    """All that share a student's private stream and have its model, whose weights are averaged each round (FedAvg).
+
+    None where there are no others, or weights flow between them in the mesh itself. All start with the weights of the
+    first, and have ``updates`` each, in as many rounds as the mesh has.
+    """
+    stream, spec = apart(plan, student), plan.spec
+    among = [
+        edge
+        for edge in plan.edges
+        if edge.source == LABELS and edge.stream == stream and _alike(plan, student, edge.target)
+    ]
+    members = list(dict.fromkeys(edge.target for edge in among))
+    reached = plan.merging.sources()
+    if stream is None or len(members) < 2 or any(name in reached for name in members):
+        return None
+    server, rounds = "average", min(_rounds(plan, student), updates)
+    while server in spec.agents or server in spec.consensus:
+        server += "-"
+    first = _own(plan, members[0])
+    start = {"weights": first.weights, "new_head": first.new_head, "seed": first.seed}
+    usual = {"epochs": None, "steps": None}
+    agents = {
+        name: (own := _own(plan, name)).model_copy(update={**start, "train": own.train.model_copy(update=usual)})
+        for name in members
+    }
+    agents[server] = first.model_copy(update={"update": "merged", "train": TrainOverride(), "gate": None})
+    arrives = {"as": "weights", "refresh": "round"}
+    flows = [
+        FlowSpec(**{"from": LABELS, "to": edge.target}, stream=edge.stream, objective=edge.objective)
+        for edge in {edge.target: edge for edge in reversed(among)}.values()
+    ]
+    flows += [
+        FlowSpec(**{"from": members, "to": server, **arrives}, weight="samples", stream=stream, discloses="weights"),
+        FlowSpec(**{"from": server, "to": members, **arrives}),
+    ]
+    lines = [
+        ProgramItem(train=members, steps=updates // rounds * plan.train(student).accumulate),
+        ProgramItem(publish=members),
+        ProgramItem(publish=[server]),
+    ]
+    program = [ProgramItem(of=[*members, server], repeat=rounds, do=lines)]
+    return _by_labels(_mesh(plan, agents, flows, f"{spec.name}.averaged", program))
+
+
+def _alike(plan: Plan, one: str, other: str) -> bool:
+    """Whether two agents have weights of their own that may be averaged: of one model, for the same classes."""
+    first, second = plan.spec.agents[one], plan.spec.agents[other]
+    same = all(getattr(first, field) == getattr(second, field) for field in ("model", "labels", "exit"))
+    return same and plan.owner[other] == other and plan.owner[one] == one and second.learns
+
+
+def _rounds(plan: Plan, student: str) -> int:
+    """The rounds of a student's stage, or else its epochs."""
+    stage = plan.stage_of(student)
+    lines = [line.times for line in stage.program.body if isinstance(line, Repeat)] if stage is not None else []
+    return max(lines, default=0) or plan.train(student).epochs
+
+
+def _by_labels(made: MeshSpec) -> MeshSpec:
+    """A mesh without the settings that only the teaching of others has a use of."""
     whole = made.text.model_copy(update={"vocabulary": type(made.text).model_fields["vocabulary"].default})
     usual = made.train.model_copy(
         update={name: type(made.train).model_fields[name].default for name in ("epochs", "steps")}
@@ -97,9 +200,11 @@ def from_best(plan: Plan, student: str, best: str, saved: Path) -> MeshSpec | No
 
 def unseeded(plan: Plan, mesh: MeshSpec, whole: Collection[str]) -> MeshSpec:
     """A control without seeds of weights of which none is drawn, ``whole``: those of which a file has every one."""
-    fields = {"seed": None}
-    agents = {
-        name: agent.model_copy(update=fields) if origin(plan, plan.owner[name]) in whole else agent
+    fields, first = {"seed": None}, next(name for name in mesh.agents if name in plan.owner)
+    agents = {  # who is no agent of the plan, an average, starts as the first does
+        name: agent.model_copy(update=fields)
+        if origin(plan, plan.owner.get(name, plan.owner[first])) in whole
+        else agent
         for name, agent in mesh.agents.items()
     }
     return mesh.model_copy(update={"agents": agents})
@@ -176,8 +281,10 @@ def _mesh(
 ) -> MeshSpec:
     """A mesh of a few of the agents. Owners of shards stay, frozen, so that the shards stay the same."""
     spec = plan.spec
+    places = dict(spec.parties) if any(party.data for party in spec.parties.values()) else {}  # who owns samples
     used = {end for flow in flows for end in (*flow.from_, *flow.to)}
     owners = {owner for stream in spec.streams.values() if stream.shards for owner in stream.shards.of}
+    owners |= {owner for party in places.values() for owner in party.agents}
     read = {flow.stream for flow in flows if flow.stream is not None}
     read |= {other for stream in read for other in written_before(spec, stream)}
     kept = {
@@ -195,7 +302,8 @@ def _mesh(
             "consensus": {key: _left(node, key, agents, flows) for key, node in spec.consensus.items() if key in used},
             "flows": flows,
             "program": program or [],
-            "placement": "together",
+            "parties": places,
+            "placement": "auto" if places else "together",
         }
     )
 

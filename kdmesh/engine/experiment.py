@@ -182,6 +182,7 @@ class Experiment:
             raise MeshError("controls read the teachers' files", where="out", instead='out="runs"')
         plan = make_plan(spec, registry())
         found: dict[str, Any] = {}
+        known: dict[tuple[str, str], dict[str, Any] | None] = {}
         for student, facts in summary["agents"].items():
             if facts["role"] not in TAUGHT or facts.get("dropped"):
                 continue
@@ -201,12 +202,18 @@ class Experiment:
                     meshes["best_teacher"] = controls.from_best(plan, student, best, saved)
                 except MeshError as error:
                     self._lacks(summary, f"{student}: no control from {best}, for {error.what}")
+            if facts["updates"]:
+                meshes["averaged"] = controls.averaged(plan, student, facts["updates"])
+                meshes["pooled"] = controls.pooled(plan, student, facts["updates"])
             for which, mesh in meshes.items():
                 part = control_name(seed, student, which)
                 if mesh is not None:
                     mesh = controls.unseeded(plan, mesh, self.whole)
                     at = folder.root / "controls" / f"{student}-{which.replace('_', '-')}"
-                    figures = self._attempt(part, partial(self._control, part, mesh, student, at, summary))
+                    same = which, mesh.name if which == "averaged" else student  # one average is that of all it is of
+                    if same not in known:
+                        known[same] = self._attempt(part, partial(self._control, part, mesh, student, at, summary))
+                    figures = known[same]
                     if figures is not None:
                         taught = {"teacher": best} if which == "best_teacher" else {}
                         found.setdefault(student, {})[which] = {**taught, **figures}

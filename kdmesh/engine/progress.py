@@ -14,6 +14,7 @@ from kdmesh.checks.budget import stage_steps
 from kdmesh.contracts.events import SCHEMA, Note, PartStarted, RunStarted, StageFinished
 from kdmesh.contracts.events import Progress as Advance
 from kdmesh.contracts.run_files import PROGRESS, control_name, seed_name
+from kdmesh.engine.controls import apart
 from kdmesh.engine.events import Events
 from kdmesh.files import DRAFT, LONE, to_json
 from kdmesh.graph.roles import TAUGHT, roles, teachers_of
@@ -134,6 +135,7 @@ def sizes(plan: Plan, checked: Checked, seeds: list[int], controls: bool) -> dic
     for seed in seeds:
         found[seed_name(seed)] = sum(steps.values())
         for student, stage in students.items():
-            for which in ("alone", "best_teacher")[: 1 + (len(teachers_of(plan, student)) > 1)]:
+            extra = ("averaged", "pooled") if apart(plan, student) is not None else ()
+            for which in (*("alone", "best_teacher")[: 1 + (len(teachers_of(plan, student)) > 1)], *extra):
                 found[control_name(seed, student, which)] = steps[stage.name] if stage is not None else 0
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 from kdmesh.errors import MeshError, nearest
-from kdmesh.graph import parties
+from kdmesh.graph import parties, private
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.language_models import language_models, writing_task
 from kdmesh.graph.nodes import ConsensusNode, labelled
@@ -96,6 +96,9 @@ def streams(spec: MeshSpec, edges: list[Edge], registry: Registry) -> None:
                 raise MeshError(
                     f"unknown stream {other!r}", where=f"{where}.{field}", instead=nearest(other, known, "streams")
                 )
+        if stream.pooled and stream.of not in private.private_streams(spec):
+            what = f"{stream.of!r} is not private, so there is nothing to pool"
+            raise MeshError(what, where=f"{where}.pooled", instead="leave it out, or `of` a private stream")
         for field, names in (
             ("shards.of", stream.shards.of if stream.shards else []),
             ("generated_by", [stream.generated_by]),

@@ -41,8 +41,20 @@ def crossings(plan: Plan) -> list[Crossing]:
     """
     if not plan.spec.parties:
         return []
-    found = dict.fromkeys([*_signals(plan), *_weights(plan), *_measured(plan)])
+    found = dict.fromkeys([*_pools(plan), *_signals(plan), *_weights(plan), *_measured(plan)])
     return list(found)
+
+
+def _pools(plan: Plan) -> list[Crossing]:
+    """Samples themselves, in a simulation that pools them."""
+    readers = {(plan.host_of[end], edge.stream): None for edge in plan.edges if private.pooled(plan.spec, edge.stream)
+               for end in (edge.source, edge.target) if end in plan.host_of}  # fmt: skip
+    return [
+        Crossing(party, host, "samples", ", ".join(one.agents), stream, "simulated", True)
+        for host, stream in readers
+        for party, one in plan.spec.parties.items()
+        if party != host
+    ]
 
 
 def told(plan: Plan) -> list[str]:
@@ -55,7 +67,12 @@ def told(plan: Plan) -> list[str]:
     for flow in plan.merging.flows:
         if flow.discloses:
             found.setdefault((flow.discloses, flow.target), {})[flow.source] = None
-    return [
+    pools = [
+        f"stream {name!r} has private samples in one place: a simulation, which no party could run"
+        for name, stream in plan.spec.streams.items()
+        if stream.pooled
+    ]
+    return pools + [
         f"{', '.join(sources)} {'disclose' if len(sources) > 1 else 'discloses'} {what} to {target}, which tell of "
         "private samples: no privacy is claimed"
         for (what, target), sources in found.items()

@@ -32,8 +32,8 @@ def private_streams(spec: MeshSpec) -> set[str]:
     found = {
         name
         for name in spec.streams
-        if OWN in _own(spec, below(spec, name))
-        or any(spec.streams[part].private for part in (name, *below(spec, name)) if part in spec.streams)
+        if _own(spec, chain := _chain(spec, name))
+        or any(spec.streams[part].private for part in chain if part in spec.streams)
     }
     return found | _own(spec, spec.starts)
 
@@ -43,9 +43,24 @@ def _own(spec: MeshSpec, names: Iterable[str]) -> set[str]:
     return {OWN} & {*names} & {*spec.starts}
 
 
+def _chain(spec: MeshSpec, name: str) -> list[str]:
+    """A stream and what it is taken from, down to one that pools private samples: beneath it none are apart."""
+    found = []
+    for part in (name, *below(spec, name)):
+        found.append(part)
+        if part in spec.streams and spec.streams[part].pooled:
+            break
+    return found
+
+
+def pooled(spec: MeshSpec, name: str) -> bool:
+    """Whether a stream has samples that are private elsewhere, in a simulation in which everyone sees them."""
+    return any(spec.streams[part].pooled for part in (name, *below(spec, name)) if part in spec.streams)
+
+
 def divided(spec: MeshSpec, name: str) -> bool:
     """Whether a stream, or what it is taken from, is divided into shards."""
-    whole = (name, *below(spec, name))
+    whole = _chain(spec, name)
     return bool(_own(spec, whole)) or any(spec.streams[part].shards for part in whole if part in spec.streams)
 
 
@@ -116,7 +131,7 @@ def check_private(
             )
     owners = owners_of(spec, edges, consensus)
     for edge in edges:
-        if edge.stream not in private:
+        if edge.stream not in private and not pooled(spec, edge.stream):
             for name, own in owners.items():
                 some, every = _shared(spec, name, edge.stream)
                 for agent in agents_of(edge, spec, consensus) if some else ():

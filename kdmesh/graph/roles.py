@@ -33,12 +33,19 @@ def roles(plan: Plan) -> dict[str, str]:
     specs = plan.spec.agents
     averages = {name for name, owner in plan.owner.items() if specs[name].ema or specs[owner].update == "merged"}
     found, texts = dict[str, str](), _by_texts(plan)
+    by_weights = {  # who learns with weights of others that learn
+        target
+        for target, sources in plan.merging.sources().items()
+        if specs[target].learns and any(plan.owner[one] in plan.trainable for one in sources if one != target)
+    }
     for name, teachers in taught_by.items():
         inside = [other for other in teachers if stage[name] is not None and stage[other] == stage[name]]
         if name in plan.language_models:
             found[name] = "writer"
         elif name in averages:
             found[name] = "average"
+        elif not teachers and name in by_weights:
+            found[name] = "peer"
         elif not teachers:
             found[name] = "teacher" if readers[name] else "student" if name in itself else texts.get(name, "alone")
         elif any(other not in averages for other in inside):

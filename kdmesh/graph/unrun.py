@@ -185,6 +185,9 @@ def _stream(stream: StreamSpec, where: str, written: bool) -> None:
         if stream.generated_by is None and getattr(stream, field) is not None:
             what = f"no agent writes this stream, so `{field}` has no effect"
             raise MeshError(what, where=f"{where}.{field}", instead=f"generated_by: the agent that does, or {OUT}")
+    if stream.pooled and (field := _set(stream, *(type(stream).model_fields.keys() - {"of", "pooled", "labels"}))):
+        what = f"a stream that pools samples has all of `of`, so `{field}` has no effect"
+        raise MeshError(what, where=f"{where}.{field}", instead=f"{OUT}, or a stream of this one with it")
     if stream.shards is None:
         return
     for field, by in (("alpha", "dirichlet"), ("classes", "class"), ("column", "column")):

@@ -53,6 +53,9 @@ def refuse_apart(plan: Plan) -> None:
     parties = plan.spec.parties
     instead = "--parties simulated"
     for name, stream in plan.spec.streams.items():
+        if stream.pooled:
+            what = f"{name!r} pools samples of several parties, which nobody has apart"
+            raise MeshError(what, where=plan.at(f"streams.{name}.pooled"), instead=instead)
         if stream.generated_by is not None and plan.host_of.get(stream.generated_by) in parties:
             what = f"{stream.generated_by} writes {name!r}, which parties apart do not do"
             raise MeshError(what, where=plan.at(f"streams.{name}.generated_by"), instead=instead)

@@ -16,6 +16,9 @@ from kdmesh.tasks import Figure, compared
 
 Summary = dict[str, Any]
 CONTROLS = ("alone", "best_teacher")
+"""Controls that verdicts are on."""
+BESIDE = ("averaged", "pooled")
+"""Controls that have other samples, or weights, than the student and its teachers: shown, and not judged."""
 
 
 def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
@@ -24,11 +27,11 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
     Returns ``{seeds, data_seed, metric, higher_is_better, <metric>, controls, reported, differences, verdicts,
     notes}``; runs of
     several data seeds are a ValueError. ``<metric>``, ``accuracy`` say: per consensus and agent its role, and the mean,
-    half_width and n of its test figure. ``controls``: the same of each student's controls, ``alone`` and
-    ``best_teacher``. ``reported``: for each node what the mesh reports beside, by the metric's name: mean, half_width
-    and n. ``differences``: per agent that does not only teach or write, `paired` against ``best teacher`` (of its own
-    teachers the best by validation, seed by seed), ``consensus NAME``, and the same student's ``control alone`` and
-    ``control best teacher``. What a seed lacks, a dropped teacher say, is left out of the pairs; ``n`` says how many
+    half_width and n of its test figure. ``controls``: the same of each student's controls, ``alone``,
+    ``best_teacher`` and `BESIDE`. ``reported``: for each node what the mesh reports beside, by the metric's name: mean,
+    half_width and n. ``differences``: per agent that does not only teach or write, `paired` against ``best teacher``
+    (of its own teachers the best by validation, seed by seed), ``consensus NAME``, and the same student's ``control
+    alone`` and so on. What a seed lacks, a dropped teacher say, is left out of the pairs; ``n`` says how many
     are left. ``verdicts``: see :func:`kdmesh.statistics.verdicts`, against each control, adjusted for all
     of them.
     """
@@ -55,11 +58,11 @@ def over_seeds(summaries: Sequence[Summary]) -> dict[str, Any]:
         columns = dict.fromkeys(key for row in rivals for key in row)
         pairs = {key: _both(own, [row.get(key) for row in rivals]) for key in columns}
         differences[name] = {key: paired(*both, metric) for key, both in pairs.items() if both[0]}
-        for control in CONTROLS:
+        for control in (*CONTROLS, *BESIDE):
             key = f"control {control.replace('_', ' ')}"
             if (made := _estimate([row.get(key) for row in rivals])) is not None:
                 controls.setdefault(name, {})[control] = made
-            if (pair := differences[name].get(key)) is not None:
+            if control in CONTROLS and (pair := differences[name].get(key)) is not None:
                 judged.append((name, control, pair))
     shown = verdicts([pair for _, _, pair in judged], metric)
     return {
@@ -111,8 +114,8 @@ def _rivals(summary: Summary, name: str, metric: Figure) -> dict[str, float | No
         return {}
     found = {"best teacher": on_test(nodes.get(nodes[name].get("best_teacher") or ""), metric)}
     found |= {f"consensus {node}": on_test(nodes[node], metric) for node in summary.get("consensus", {})}
-    found["control alone"] = on_test(controls.get("alone"), metric)
-    found["control best teacher"] = on_test(controls.get("best_teacher"), metric)
+    for control in (*CONTROLS, *BESIDE):
+        found[f"control {control.replace('_', ' ')}"] = on_test(controls.get(control), metric)
     return {key: value for key, value in found.items() if value is not None}
 
 

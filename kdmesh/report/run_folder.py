@@ -49,7 +49,7 @@ from kdmesh.report.folders import (
 )
 from kdmesh.report.log import Log, last
 
-ALSO = {"alone": "alone", "best_teacher": "best teacher only"}
+ALSO = {"alone": "alone", "best_teacher": "best teacher only", "averaged": "FedAvg", "pooled": "pooled, simulated"}
 """Controls, and how a table calls them; their folders are called ``<student>-alone``, ``<student>-best-teacher``."""
 HOW = "a run's folder: runs/<name>/<time>"
 MISREAD = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)

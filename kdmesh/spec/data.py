@@ -124,6 +124,11 @@ class StreamSpec(Strict):
     labels: bool = Field(True, description="false: the labels are hidden")
     shards: ShardSpec | None = Field(None, description="divide over agents")
     private: bool = Field(False, description="no signal made on this stream may leave its agent's host")
+    pooled: bool = Field(
+        False,
+        description="all samples of `of`, which are private to several, in one place where everyone sees them: a "
+        "simulation, to compare with, that no party could run",
+    )
     replay: bool = Field(False, description="the previous step's batch of stream `of`, again")
     pairs: bool | FilterRef = Field(
         False,

@@ -44,12 +44,14 @@ def own_part(
 
     A private stream's samples are their shard's owner's; of one without shards its ``users``'. A blank has the value
     NaN or an empty text, no label, and empty columns. A sample that one of these agents owns in any private stream
-    stays. Where nothing is private to others, the table itself.
+    stays, and so does what a stream pools. Where nothing is private to others, the table itself.
     """
     here = set(agents)
     blank = torch.zeros(len(table), dtype=torch.bool)
     held = torch.zeros(len(table), dtype=torch.bool)
     for stream in streams.values():
+        if stream.pooled:
+            held[stream.rows] = True
         if not stream.private:
             continue
         for owner, rows in (stream.shards or {}).items():

@@ -49,6 +49,7 @@ class Stream:
     mixed: Tensor | None = None
     pairs: bool = False
     heirs: Mapping[str, str] = field(default_factory=dict)
+    pooled: bool = False  # samples that are private elsewhere, in a simulation in which everyone sees them
     apart: bool = False  # nobody has the samples of more than one shard: what is drawn is drawn of each by itself
 
     @property
@@ -179,6 +180,8 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
         return replace(stream, replay=True, base=base.name)
     if base.replay:
         raise MeshError(f"{base.name} is a replay", where=f"{where}.of", instead=f"of: {base.base}")
+    if spec.pooled:
+        return replace(stream, private=False, shards=None, heirs={}, apart=False, pooled=True)
     rows = _rest(base, taken, f"{where}.rest_of")
     if spec.select is not None:
         rows = selected(spec.select, table, rows, split(table, data), f"{where}.select")

@@ -45,7 +45,7 @@ def test_those_whose_weights_flow_around_are_one_stage() -> None:
         phase.text() == "f.a f.b | u.a u.b" for phase in stage.phases.values()
     )
     assert plan.merging.sources() == {"s": ["a", "b"], "a": ["s"], "b": ["s"]}
-    assert roles(plan) == {"s": "average", "a": "alone", "b": "alone"}
+    assert roles(plan) == {"s": "average", "a": "peer", "b": "peer"}
     assert [str(flow) for flow in plan.merging.into(["s"])] == ["a -> s", "b -> s"]
     assert len(plan.graph().edges) == 2 + 4
 
