@@ -12,6 +12,7 @@ from kdmesh.spec.base import FilterRef, GateRef, MetricRef, ModelRef, Named, Rew
 from kdmesh.spec.data import DataSpec
 from kdmesh.spec.flows import ConsensusSpec, TapRef
 from kdmesh.spec.mesh import MeshSpec
+from kdmesh.spec.parties import PartySpec
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -75,6 +76,8 @@ class _ShortForms(GenerateJsonSchema):
             short = {"type": "null"}
         elif schema["cls"] in (DataSpec, TapRef):
             short = {"type": "string"}
+        elif schema["cls"] is PartySpec:
+            short = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
         elif schema["cls"] is ConsensusSpec:
             short = long["properties"]["rule"]
             long["additionalProperties"] = True  # settings of the rule may stand beside it

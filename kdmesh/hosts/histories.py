@@ -101,7 +101,8 @@ def _add(host: HostState, shelf: Shelf, history: History, signal: Signal, shard:
         index = at if counts is None or starts is None else ranges(starts[at], counts[at])
         value = rebuild(value, [leaf[index.to(leaf.device)] for leaf in leaves(value)])
         starts = None if counts is None else starts_of(counts[at])
-    fingerprint = Fingerprint.here(host.device, max(one.weights.settings.threads for one in host.agents.values()))
+    threads = max((one.weights.settings.threads for one in host.agents.values()), default=torch.get_num_threads())
+    fingerprint = Fingerprint.here(host.device, threads)  # a coordinator may have no agents
     history.add(shelf.digests_of(shard)[at], value, starts, round, fingerprint, ids=shard.samples(at))
 
 

@@ -2,113 +2,35 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import re
 import signal
 import subprocess
-import sys
-import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from sklearn.datasets import load_digits
+from apart import (
+    NOW,
+    PATIENCE,
+    begin,
+    certificates,
+    coordinate,
+    data_of,
+    hashes_of,
+    lay_out,
+    party,
+    simulate,
+    summary,
+    until,
+)
 
-PATIENCE = 400.0
 pytestmark = pytest.mark.long
 PARTIES = {"north": "a", "south": "b", "east": "c"}
-
-
-def certificates(folder, name, authority=None, days=2, host=False, begins=-3):
-    """A certificate by an authority (itself where there is none), with its key, as files of a folder."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    issuer, signing = (subject, key) if authority is None else authority
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + timedelta(days=begins))
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
-    )
-    if host:
-        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    signed = made.sign(signing, hashes.SHA256())
-    if authority is None:
-        return (subject, key), signed.public_bytes(serialization.Encoding.PEM)
-    folder.mkdir(parents=True)
-    (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    own = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "key.pem").write_bytes(own)
-    (folder / "key.pem").chmod(0o600)
-    return None
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Files of parties in folders of their own, keys for each, and a mesh for all."""
-    root, (x, y) = tmp_path_factory.mktemp("apart"), load_digits(return_X_y=True)
-    authority, ca = certificates(root, "authority")
-    for name in (*PARTIES, "coordinator"):
-        certificates(root / "keys" / name, name, authority, host=name == "coordinator")
-        (root / "keys" / name / "ca.pem").write_bytes(ca)
-    certificates(root / "keys" / "expired", "north", authority, days=-1)
-    certificates(root / "keys" / "early", "north", authority, days=5, begins=1)
-    (root / "keys" / "expired" / "ca.pem").write_bytes(ca)
-    (root / "keys" / "early" / "ca.pem").write_bytes(ca)
-    other, _ = certificates(root, "other")
-    certificates(root / "keys" / "stranger", "north", other)
-    (root / "keys" / "stranger" / "ca.pem").write_bytes(ca)
-
-    def write(path, rows):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([*(f"p{number}" for number in range(64)), "digit"])
-            writer.writerows([*x[row].astype(int), f"d{y[row]}"] for row in rows)
-
-    shares = {"north": range(300, 700), "south": range(700, 1100), "east": range(1100, 1400)}
-    classes = {"north": {0, 1, 2, 3}, "south": {3, 4, 5, 6}, "east": {6, 7, 8, 9}}
-    for name in (*PARTIES, "coordinator"):
-        write(root / name / "public.csv", range(300))
-    for name, rows in shares.items():
-        write(root / name / "own.csv", [row for row in rows if y[row] in classes[name]])
-    for name in (*PARTIES, "coordinator"):  # each knows where its own samples are, and of others that they have some
-        mesh = made(lambda other, name=name: "own.csv" if other == name else "elsewhere.csv")
-        (root / name / "mesh.yaml").write_text(yaml.safe_dump(mesh))
-    simulated = made(lambda other: f"../{other}/own.csv")
-    (root / "coordinator" / "simulated.yaml").write_text(yaml.safe_dump(simulated))
-    return root
-
-
-def made(path):
-    def data(file):
-        return {"csv": {"path": file, "label": "digit"}}
-
-    rounds = {"students": ["a", "b", "c"], "objective": {"kl": {"temperature": 1}}, "rounds": 2}
-    return {
-        "name": "clinics",
-        "data": {"dataset": data("public.csv"), "transfer": 0.3},
-        "agents": {name: {"model": {"mlp": {"hidden": [width]}}} for name, width in (("a", 8), ("b", 12), ("c", 16))},
-        "parties": {name: {"agents": [agent], "data": data(path(name))} for name, agent in PARTIES.items()},
-        "connect": [{"rounds": {**rounds, "labels_stream": "own", "consensus": {"rule": "mean"}}}],
-        "train": {"batch_size": 32, "optimizer": {"adamw": {"lr": 5e-3}}},
-    }
-
-
-NOW = ("-m", "kdmesh")
+SHARES = {
+    "north": (range(300, 700), {0, 1, 2, 3}),
+    "south": (range(700, 1100), {3, 4, 5, 6}),
+    "east": (range(1100, 1400), {6, 7, 8, 9}),
+}
 BEHIND = """
 import runpy, time
 now = time.time
@@ -117,50 +39,35 @@ runpy.run_module("kdmesh", run_name="__main__", alter_sys=True)
 """  # a process whose clock is a day behind
 
 
-def begin(place, name, *args, clock=NOW):
-    """A command in a party's own folder."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KDMESH_STORE": "off", "PYTHONUNBUFFERED": "1"}
-    log = (place / name / f"{args[0]}-{time.monotonic_ns()}.log").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, *clock, *args], cwd=place / name, env=environment, stdout=log, stderr=log
-    )
-    process.log = Path(log.name)
-    return process
+def mesh(path):
+    rounds = {"students": ["a", "b", "c"], "objective": {"kl": {"temperature": 1}}, "rounds": 2}
+    return {
+        "name": "clinics",
+        "data": {"dataset": data_of("public.csv"), "transfer": 0.3},
+        "agents": {name: {"model": {"mlp": {"hidden": [width]}}} for name, width in (("a", 8), ("b", 12), ("c", 16))},
+        "parties": {name: {"agents": [agent], "data": data_of(path(name))} for name, agent in PARTIES.items()},
+        "connect": [{"rounds": {**rounds, "labels_stream": "own", "consensus": {"rule": "mean"}}}],
+        "train": {"batch_size": 32, "optimizer": {"adamw": {"lr": 5e-3}}},
+    }
 
 
-def until(process, pattern):
-    """Wait until a process has said something; what was said."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if found := re.search(pattern, process.log.read_text()):
-            return found
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise AssertionError(f"{pattern!r} was not said:\n{process.log.read_text()[-3000:]}")
-
-
-def coordinate(place, out, *more):
-    process = begin(place, "coordinator", "run", "mesh.yaml", "--parties", "remote", "--listen", "localhost:0",
-                    "--tls", str(place / "keys" / "coordinator"), "--out", out, "--no-report", *more)  # fmt: skip
-    return process, until(process, r"listening on (localhost:\d+)").group(1)
-
-
-def party(place, name, address, out, keys=None, clock=NOW):
-    return begin(place, name, "party", "mesh.yaml", "--as", name, "--join", address, "--tls",
-                 str(place / "keys" / (keys or name)), "--out", out, "--patience", "60", clock=clock)  # fmt: skip
-
-
-def summary(place, out):
-    (path,) = (place / "coordinator" / out).glob("clinics/*/summary.json")
-    return json.loads(path.read_text())
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Files of parties in folders of their own, keys for each, and a mesh for all."""
+    root = tmp_path_factory.mktemp("apart")
+    authority, ca = lay_out(root, SHARES, mesh)
+    certificates(root / "keys" / "expired", "north", authority, days=-1)
+    certificates(root / "keys" / "early", "north", authority, days=5, begins=1)
+    other, _ = certificates(root, "other")
+    certificates(root / "keys" / "stranger", "north", other)
+    for name in ("expired", "early", "stranger"):
+        (root / "keys" / name / "ca.pem").write_bytes(ca)
+    return root
 
 
 @pytest.fixture(scope="module")
 def simulated(place):
-    process = begin(place, "coordinator", "run", "simulated.yaml", "--out", "simulated", "--no-report")
-    assert process.wait(PATIENCE) == 0, process.log.read_text()
-    return summary(place, "simulated")
+    return simulate(place, "simulated")
 
 
 @pytest.fixture(scope="module")
@@ -168,15 +75,11 @@ def apart(place):
     """A run of four processes, to its end. The clock of one is a day behind."""
     coordinator, address = coordinate(place, "apart")
     clocks = {"east": ("-c", BEHIND)}
-    parties = {name: party(place, name, address, "mine", clock=clocks.get(name, NOW)) for name in PARTIES}
+    parties = {name: party(place, name, address, "mine", program=clocks.get(name, NOW)) for name in PARTIES}
     assert coordinator.wait(PATIENCE) == 0, coordinator.log.read_text()
     for name, process in parties.items():
         assert process.wait(60) == 0, (name, process.log.read_text())
     return summary(place, "apart")
-
-
-def hashes_of(found):
-    return {name: agent["weights_sha256"] for name, agent in found["agents"].items()}
 
 
 def test_four_processes_have_the_bits_of_a_simulation(apart, simulated):

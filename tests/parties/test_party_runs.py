@@ -184,3 +184,11 @@ def test_what_is_prepared_is_fitted_on_public_samples_alone(files, tmp_path):
     assert table.x[count, 0] > 1000 and table.known[count, 0] == 77777
     assert "77777" not in str(table.prepared.example)
     assert weights(made)[1]["agents"]["b"]["updates"] > 0
+
+
+def test_a_coordinator_without_agents_keeps_a_history(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDMESH_STORE", str(tmp_path / "store"))
+    made = {**council({"rule": "mean", "history": "last"}), "parties": PARTIES}
+    _, summary = weights(made)
+    ((known),) = summary["store"]["histories"].values()
+    assert known["rounds"] == 3 and len(known["entries"]) == 1
