@@ -40,6 +40,7 @@ from kdmesh.spec import (
     HostSpec,
     MeshSpec,
     MixSpec,
+    ParticipationSpec,
     PartySpec,
     ProgramItem,
     Ramp,
@@ -685,6 +686,14 @@ program: []
 train: {epochs: 20}
 placement: auto
 parties: {clinic: {agents: t, data: {csv: {path: clinic.csv, label: y}}}}
+participation: {quorum: 1}
+""",
+    ParticipationSpec: """\
+fraction: 0.5
+quorum: 3
+timeout: 60
+stale: forget
+attendance: [[north, south], [south]]
 """,
     PartySpec: """\
 agents: ["clinic[*]"]
@@ -1288,6 +1297,7 @@ HEADINGS: dict[type[Strict], str] = {
     Until: "`program.N.until`",
     HostSpec: "`placement.HOST`",
     PartySpec: "`parties.NAME`",
+    ParticipationSpec: "`participation`",
 }
 EVENTS_HEAD = f"""\
 <!-- Written by `python docs/generate.py` from the code: change that. -->
@@ -1339,6 +1349,7 @@ JSON = {
     "float | None": "number or null",
     "bool": "true or false",
     "list[str]": "list of text",
+    "list[str] | None": "list of text, or null",
     "Hosts": "object of lists of text",
     "list[StageSize]": "list of objects",
     "Mapping[str, int]": "object of integers",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast
 
+from kdmesh.backends.absent import nothing
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
@@ -60,6 +62,8 @@ class Backend(ABC):
     name: str
     away = False  # whether hosts may be on other machines than this one
     here = False  # whether they are in this process, and so have what it has read
+    absent: frozenset[str] = frozenset()
+    """Hosts that do not take part now: calls of them do nothing (:mod:`kdmesh.backends.absent`)."""
 
     def resources(self) -> Resources | None:
         """What hosts may take of a cluster; None: what this machine has."""
@@ -81,13 +85,20 @@ class Backend(ABC):
 
         Type checkers know arguments and result by the method. Arguments are given by position: TypeError otherwise.
         """
-        return cast("Handle[T]", self.call(host, _name(method, options), *args))
+        name = _name(method, options)
+        if host in self.absent:
+            return cast("Handle[T]", self.known(nothing(host, name)))
+        return cast("Handle[T]", self.call(host, name, *args))
 
     def submit_pair(
         self, host: str, method: Callable[Concatenate[RemoteHost, P], tuple[T, U]], *args: P.args, **options: P.kwargs
     ) -> tuple[Handle[T], Handle[U]]:
         """Submit a call of a method that returns two values, with a handle for each."""
-        first, second = self.call(host, _name(method, options), *args, results=2)
+        name = _name(method, options)
+        if host in self.absent:
+            first, second = map(self.known, nothing(host, name))
+        else:
+            first, second = self.call(host, name, *args, results=2)
         return first, second
 
     @abstractmethod
@@ -96,6 +107,19 @@ class Backend(ABC):
 
         Returns a handle, or a list of handles where the method returns a tuple of several ``results``.
         """
+
+    @abstractmethod
+    def known(self, value: Any) -> Any:
+        """A handle of a value that is there."""
+
+    def willing(self, hosts: Sequence[str], number: int) -> list[str]:
+        """Who of these takes part in a round; those that are not there, or decline, do not."""
+        return list(hosts)
+
+    @property
+    def unopened(self) -> frozenset[str]:
+        """Hosts that were not there when all were opened; they are, once all are opened anew."""
+        return frozenset()
 
     @abstractmethod
     def get(self, handles: Sequence[Handle[T]]) -> list[T]:

@@ -40,8 +40,13 @@ class Link(Protocol):
 class Meeting(Protocol):
     """Where parties come together."""
 
-    def links(self, names: Iterable[str]) -> Mapping[str, Link]:
-        """The connections of these parties, all of whom are there. Waits for them; HostLost names who does not come."""
+    def links(self, names: Iterable[str], least: int | None = None) -> Mapping[str, Link]:
+        """The connections of these parties. Waits until all are there, or at least so many; HostLost names who does not
+        come.
+        """
+
+    def here(self, names: Iterable[str]) -> Mapping[str, Link]:
+        """The connections of those of these parties who are there now."""
 
     def sizes(self) -> dict[str, int]:
         """By party, how many samples it has of its own."""
@@ -79,6 +84,12 @@ class PartiesBackend(Backend):
         self._over: dict[str, list[int]] = {}  # by party, whose results nobody can ask for any more
         self._causes: dict[str, BaseException] = {}  # by host, what its first call that failed ended with
         self._given: tuple[HostConfig, Source] | None = None
+        self._unopened: frozenset[str] = frozenset()
+
+    @property
+    def unopened(self) -> frozenset[str]:
+        """Parties that were not there as all others were opened."""
+        return self._unopened
 
     @property
     def near(self) -> bool:
@@ -89,11 +100,15 @@ class PartiesBackend(Backend):
         """Build the coordinator's host here, and have every party build its own."""
         plan, self._given = config.plan, (config, source)
         table, streams = source.load(plan)
+        first = not self.incarnation
         self._end()
         self.incarnation += 1
         self.calls = Calls(plan, streams, config.shapes, config.statistics, plan.answers.outputs(table))
-        names = [name for name in plan.hosts if name != COORDINATOR]
-        self.links = dict(self.meeting.links(names))
+        names, asked = [name for name in plan.hosts if name != COORDINATOR], plan.spec.participation
+        least = None if asked is None or first else asked.quorum
+        self.links = dict(self.meeting.links(names, least))
+        self._unopened = frozenset(names) - frozenset(self.links)
+        self.absent, names = self._unopened, [name for name in names if name in self.links]
         self._threads = {name: ThreadPoolExecutor(1, f"kdmesh-{name}") for name in plan.hosts}
         self._numbers = dict.fromkeys(plan.hosts, 0)
         self._causes = {}
@@ -159,7 +174,7 @@ class PartiesBackend(Backend):
         if not isinstance(arg, Later):
             return arg
         found = arg.value()
-        if arg.host in self.local or arg.method not in STAYS:
+        if arg.host not in self.links or arg.method not in STAYS:
             return found
         with arg.lock:
             if arg.fetched is None:
@@ -182,6 +197,24 @@ class PartiesBackend(Backend):
         doing = message.get("method") or next(iter(message))
         what = f"{host} {'refuses' if refuses else 'failed'} ({doing}): {why if isinstance(why, str) else ''!s:.400}"
         raise RunFailed(what, where=f"parties.{host}", instead=f"see what {host} has written down")
+
+    def known(self, value: Any) -> Any:
+        """A result that is there."""
+        future = Future[Any]()
+        future.set_result(value)
+        return Later[Any](future, "", 0, "", ())
+
+    def willing(self, hosts: Sequence[str], number: int) -> list[str]:
+        """Who of these is there, and does not decline the round."""
+        found = []
+        for name, link in self.meeting.here(hosts).items():
+            try:
+                answer = unpack(link.ask(pack({"incarnation": 0, "round": number})))
+            except HostLost:
+                continue
+            if isinstance(answer, dict) and answer.get("value") is True:
+                found.append(name)
+        return found
 
     def get(self, handles: Sequence[Handle[T]]) -> list[T]:
         """Wait for results; of what stays with a party nothing comes here."""

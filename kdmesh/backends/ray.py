@@ -198,6 +198,10 @@ class RayBackend(Backend):
         self._last[host] = result if results == 1 else result[-1]
         return result
 
+    def known(self, value: Any) -> Any:
+        """Put it where Ray's other values are."""
+        return ray.put(envelope.result(value))
+
     def get(self, handles: Sequence[Handle[T]]) -> list[T]:
         """Wait for results; what a host raised is raised here as it was, with the host's traceback as its cause."""
         left = list(dict.fromkeys(handles))

@@ -129,9 +129,9 @@ _LOSSES = tuple[int, tuple[int, ...], tuple[float | None, ...]]
 
 RESULTS: dict[str, TypeAdapter[Any]] = {
     **dict.fromkeys(
-        ("start", "begin", "end", "renew", "measured_at", "restore_best", "load", "take_weights", "take_labels"),
-        TypeAdapter(None),
+        ("start", "begin", "end", "load", "renew", "forget", "measured_at", "restore_best"), TypeAdapter(None)
     ),
+    **dict.fromkeys(("take_weights", "take_labels"), TypeAdapter(None)),
     "run": TypeAdapter(tuple[dict[str, float], _ODD, list[_LOSSES]]),
     **dict.fromkeys(SIGNALS, TypeAdapter(PUBLISHED)),
     "export_state": TypeAdapter(STATE),

@@ -9,6 +9,9 @@ from typing import Any
 
 from kdmesh.cli.common import add_mesh, add_no_code, add_traceback, allow_code, read, understood
 
+DECLINE = "decline"
+"""A file in the folder of a party that takes no part as long as the file is there."""
+
 
 def add(commands: Any) -> None:
     """Add the command."""
@@ -35,8 +38,26 @@ def add(commands: Any) -> None:
         default=600.0,
         help="how long to look for a coordinator that is not there (default: %(default)g)",
     )
+    command.add_argument(
+        "--decline",
+        metavar="ROUNDS",
+        type=rounds,
+        default=frozenset(),
+        help="rounds in which it takes no part, as in 2,4-6: of a mesh with `participation`",
+    )
     add_traceback(command)
     command.set_defaults(execute=execute)
+
+
+def rounds(text: str) -> frozenset[int]:
+    """Read numbers of rounds, and ranges of them; argparse puts this function's name into its message."""
+    found = set[int]()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{part!r} is no round: 3, or 4-6")
+        found |= {*range(int(first), int(last or first) + 1)}
+    return frozenset(found)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -44,7 +65,7 @@ def execute(args: argparse.Namespace) -> int:
     spec = read(args)
     understood(spec)
     allow_code(spec, args)
-    from kdmesh.errors import RunFailed, printable
+    from kdmesh.errors import MeshError, RunFailed, printable
     from kdmesh.files import inside
     from kdmesh.parties.member import Member
     from kdmesh.parties.service import Certificates, take_part
@@ -54,7 +75,11 @@ def execute(args: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(printable(f"{args.party}: {text}"), file=sys.stderr, flush=True)
 
-    member = Member(spec, args.party, inside(Path(args.out), args.party), say)
+    if args.decline and spec.participation is None:
+        what = "all parties take part in all rounds of this mesh"
+        raise MeshError(what, where="--decline", instead="participation: {quorum: ...} in the mesh, or leave it out")
+    folder = inside(Path(args.out), args.party)
+    member = Member(spec, args.party, folder, say, lambda number: number in args.decline or (folder / DECLINE).exists())
     take_part(member, args.join, certificates, args.patience)
     if member.failed:
         what = f"the coordinator could not end the run; agents, as far as there are any, are in {member.folder}"

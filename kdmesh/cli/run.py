@@ -69,6 +69,11 @@ def add(commands: Any) -> None:
         default="simulated",
         help="of a mesh with parties: all in this run (the default), or each a process that joins: see `kdmesh party`",
     )
+    command.add_argument(
+        "--attendance",
+        metavar="DIR",
+        help="of a mesh with `participation`: who took part in each round of this run, runs/<name>/<time>, does again",
+    )
     add_joining(command)
     add_strict_signals(command)
     add_store(command)
@@ -96,6 +101,10 @@ def execute(args: argparse.Namespace) -> int:
         spec, anew = begun_from(spec, Path(args.beginning), "--from")
         for note in anew:
             print(f"kdmesh: {note}", file=sys.stderr)
+    if args.attendance is not None:
+        from kdmesh.engine.attendance import replayed
+
+        spec = replayed(spec, Path(args.attendance))
     understood(spec)
     allow_code(spec, args)
     from kdmesh.engine.collect import HERE, Place, is_url

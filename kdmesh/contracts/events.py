@@ -284,6 +284,7 @@ class RoundFinished(Event, kind="round_finished"):
             `gain` since before the first round, both by agent.
         within: in a program of several repetitions which one it is, by lines from 0: `2`, or, of one in another, its
             line and the turn of that before its own, as `1.3.0` in the third turn of line 1; else empty.
+        attended: of a mesh with `participation`, the parties that took part; else null.
     """
 
     stage: str
@@ -291,6 +292,7 @@ class RoundFinished(Event, kind="round_finished"):
     rounds: int
     metrics: dict[str, Any]
     within: str = ""
+    attended: list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdmesh.checks import (
-    divided,
     drawn,
     labels,
     lineage,
@@ -102,7 +101,6 @@ def check(plan: Plan) -> list[str]:
     for name, stream in found.streams.items():
         parts = "" if stream.shards is None else ", shards of " + "/".join(str(len(s)) for s in stream.shards.values())
         lines.append(f"stream {name}: {len(stream.rows)} samples{parts}{'' if stream.labelled else ', unlabelled'}")
-    lines += divided.told(plan, found)
     lines += _prepared(table)
     lines += [
         f"agent {name}: {count:,} parameters{pruned.told(found.pruned.get(plan.owner[name]))}"

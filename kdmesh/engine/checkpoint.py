@@ -73,6 +73,10 @@ class Checkpoints:
             return str(folder / HOSTS)
         return {name: (folder / HOSTS / name).read_bytes() for name in part_names(host)}
 
+    def kept(self, host: str, folder: Path) -> Part:
+        """A host's part of a checkpoint, to be written into another."""
+        return {name: (folder / HOSTS / name).read_bytes() for name in part_names(host)}
+
     def collect(self, folder: Path, parts: Iterable[Part]) -> list[str]:
         """Write what was handed over; returns the names of all files of the hosts."""
         try:

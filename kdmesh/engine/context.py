@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple
 from kdmesh.backends._base import as_argument, wait
 from kdmesh.contracts.events import Evaluated, Note
 from kdmesh.engine import dropping, notes
+from kdmesh.engine.attendance import Attendance
 from kdmesh.engine.merging import Merger
 from kdmesh.engine.publisher import Publisher, sources
 from kdmesh.engine.texts import TextLog
@@ -69,8 +70,8 @@ class RunContext:
     ``folder``: where its files are, None if it writes none; ``checkpoint_seconds``: age at which one is written between
     two chunks of steps; ``tested``: whether everyone is measured on test at the end; ``observing``: what observers
     took, where that and what offered things take is asked for; ``every``: steps between two points of curves, each told
-    as it is reached, None for as many as a report shows. To set ``pausing`` asks every
-    stage to write a checkpoint and stand still.
+    as it is reached, None for as many as a report shows; ``patience``: seconds that its end waits for parties. To set
+    ``pausing`` asks every stage to write a checkpoint and stand still.
     """
 
     plan: Plan
@@ -83,6 +84,7 @@ class RunContext:
     tested: bool = True
     observing: Profile | None = None
     every: int | None = None
+    patience: float = 600.0
 
     def __post_init__(self) -> None:
         self.seed = self.plan.spec.seed
@@ -92,6 +94,7 @@ class RunContext:
         self.roles = roles(self.plan)
         self.host_of = self.plan.host_of
         self.pausing = False
+        self.attendance = Attendance(self.plan.spec, self.backend, self.events, self.patience, lambda: self.pausing)
         self.which: dict[str, Any] = {}  # what makes it this run: see histories.py
         self.records: dict[str, StageRecord] = {}  # by stage
         self.drops = [] if self.folder is None else dropping.read(self.folder)
@@ -126,6 +129,11 @@ class RunContext:
     def saved(self, agent: str) -> int:
         """Reads of publications that spared a forward of this agent."""
         return sum(record.saved.get(agent, 0) for record in self.records.values())
+
+    @property
+    def away(self) -> set[str]:
+        """The agents, weights' owners among them, whose hosts do not take part now."""
+        return {agent for host in self.backend.absent for agent in self.plan.hosts.get(host, ())}
 
     def made(self, agent: str) -> int:
         """Forwards of this agent for stages that it had finished before, or is not trained in."""

@@ -10,7 +10,7 @@ from kdmesh.backends._base import wait
 from kdmesh.contracts.events import RoundFinished
 from kdmesh.engine import histories
 from kdmesh.engine.context import StageRecord
-from kdmesh.engine.position import Position
+from kdmesh.engine.position import Paused, Position
 from kdmesh.graph.gates import dated
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.hosts.step import ALONE, Turn
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 RECORDED = [field.name for field in fields(StageRecord)]
 
 
-class Paused(Exception):
-    """A stage has written its checkpoint and stands still, as it was asked to."""
-
-
 class StageHome:
     """One stage of a run. Generators yield handles and are sent their values."""
 
@@ -40,6 +36,7 @@ class StageHome:
         self.run, self.stage = run, stage
         self.position = Position(known.get("at", ()))
         self.round: int | None = None  # of the innermost repetition that is under way
+        self.attended: list[str] = []  # the parties that take part in it, where not all need to
         self.record = StageRecord(**{name: known[name] for name in RECORDED if name in known})
         self.written = time.monotonic()
         self._dated = dated(run.plan, registry())
@@ -77,7 +74,9 @@ class StageHome:
 
     def merge(self, leaving: Collection[tuple[str, str]], at: int, to: str | None = None) -> Work[None]:
         """At a time: wait until the weights that leave have arrived; see :meth:`Merger.due`."""
-        yield from wait(self.run.merger.due(self.stage, leaving, at, to))
+        away = self.run.away
+        here = [(source, refresh) for source, refresh in leaving if source not in away]
+        yield from wait(self.run.merger.due(self.stage, here, at, to, away))
 
     def recorded(self, record: dict[str, Any]) -> None:
         """Keep a round for the summary, and tell of it."""
@@ -87,6 +86,8 @@ class StageHome:
     @property
     def due(self) -> bool:
         """Whether it is time to write: the run is asked to pause, or the last checkpoint is old."""
+        if self.attended:
+            return False  # between rounds alone: who is lost in one is not in that round
         return self.run.pausing or time.monotonic() - self.written > self.run.checkpoint_seconds
 
     def checkpoint_if_due(self) -> Work[None]:

@@ -136,8 +136,19 @@ def _train(
         events.emit(kinds.HostsOpening(str(session.name), plan.hosts))
         root = folder.root if folder else None
         seconds, observing = request.checkpoint_seconds, Profile() if request.profiled else None
+        patience = request.progress_timeout or float("inf")
         run = Run(
-            plan, checked, session.backend, events, checkpoints, root, seconds, request.tested, observing, request.every
+            plan,
+            checked,
+            session.backend,
+            events,
+            checkpoints,
+            root,
+            seconds,
+            request.tested,
+            observing,
+            request.every,
+            patience,
         )
         whole = request.within or root
         run.open(*blueprint(request, plan, checked, session.backend.near, whole, session.backend.here))

@@ -39,19 +39,24 @@ class Merger:
         return [(source, refresh) for source, refresh in self.periods(stage) if refresh == "once"]
 
     def due(
-        self, stage: Stage, leaving: Collection[tuple[str, str]], at: int, to: str | None = None
+        self,
+        stage: Stage,
+        leaving: Collection[tuple[str, str]],
+        at: int,
+        to: str | None = None,
+        away: Collection[str] = (),
     ) -> list[Handle[None]]:
         """At a time: what flows into a stage's agents.
 
         ``leaving``: the sources, with the `refresh` whose time it is; ``to``: to this node only. ``at``: steps of the
-        stage that are done, by which what rules draw is seeded.
+        stage that are done, by which what rules draw is seeded; ``away``: agents that take part in nothing now.
         """
         flows = {
             flow.id
             for flow in self.plan.merging.flows
             if (flow.source, flow.refresh) in leaving and to in (None, flow.target)
         }
-        return _Moment(self, flows, at).arrive(stage) if flows else []
+        return _Moment(self, flows, at).arrive([one for one in stage.agents if one not in away]) if flows else []
 
     def share(self, flow: WeightFlow) -> float:
         """The weight of a flow into an agent, before division by the sum."""
@@ -70,10 +75,10 @@ class _Moment:
         self.states: dict[str, State] = {}  # of agents, by the weights' owner
         self.pooled: dict[tuple[str, str | None], State] = {}  # by consensus, and its reader under leave-one-out
 
-    def arrive(self, stage: Stage) -> list[Handle[None]]:
-        """Submit what has to be done for a stage's agents, in the order that lets hosts wait for each other."""
+    def arrive(self, agents: list[str]) -> list[Handle[None]]:
+        """Submit what has to be done for these agents, in the order that lets hosts wait for each other."""
         arriving: dict[str, list[tuple[WeightFlow, str]]] = {}  # by owner: flows, each with the agent that reads it
-        for flow in self.merging.into(stage.agents):
+        for flow in self.merging.into(agents):
             if self.now.brings(flow, flow.target):
                 arriving.setdefault(self.plan.owner[flow.target], []).append((flow, flow.target))
         flows = [one for part in arriving.values() for one in part]

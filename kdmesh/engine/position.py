@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+class Paused(Exception):
+    """A stage has written its checkpoint and stands still, as it was asked to."""
+
+
 class Position:
     """A number for every open loop, outermost first. A resumed stage's loops begin where the ``path`` says."""
 

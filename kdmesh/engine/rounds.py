@@ -96,7 +96,8 @@ class Rounds:
             self.metric.name: now,
             "gain": {agent: self.metric.gain(value, self.start.get(agent, value)) for agent, value in now.items()},
         }
-        which = {"within": self.within} if self.within else {}
+        which: dict[str, Any] = {"within": self.within} if self.within else {}
+        which |= {"attended": self.home.attended} if self.home.attended else {}
         self.home.recorded(
             {"stage": self.stage.name, "round": number, "rounds": self.times, "metrics": metrics, **which}
         )

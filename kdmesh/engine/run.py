@@ -16,12 +16,13 @@ from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import LOG
 from kdmesh.engine import dropping, notes, spent
 from kdmesh.engine.answers import gathered
+from kdmesh.engine.attendance import Regroup
 from kdmesh.engine.context import RunContext
 from kdmesh.engine.costs import Meter, counted
 from kdmesh.engine.events import progressed
-from kdmesh.engine.home import Paused
 from kdmesh.engine.measured_texts import measured_texts
 from kdmesh.engine.merging import Merger
+from kdmesh.engine.position import Paused
 from kdmesh.engine.publisher import Publisher
 from kdmesh.engine.spared import told
 from kdmesh.engine.stage import StageRun
@@ -79,14 +80,27 @@ class Run(RunContext):
                 if back:
                     self._finish(self._restore(steps))
                 self._schedule(steps)
+                self._all_back()
                 summary = self._finish(self._measure())
                 summary["wall_s"] = round(time.perf_counter() - start, 3)
                 if finish is not None:
                     finish(summary)
                 return summary
+            except Regroup:
+                back = True
+                try:
+                    self.backend.rebuild(self.plan)
+                except HostLost as lost:
+                    self._rebuild(lost)
             except HostLost as lost:
                 back = True
                 self._rebuild(lost)
+
+    def _all_back(self) -> None:
+        try:
+            self.attendance.everyone()
+        except Paused:
+            raise KeyboardInterrupt from None
 
     # -- losses ----------------------------------------------------------------------------------------------------
 
@@ -97,7 +111,8 @@ class Run(RunContext):
         while True:
             self.events.emit(kinds.HostLost(lost.host, lost.what))
             self.losses += 1
-            if self.checkpoints is None or self.losses > TRIES:
+            tries = TRIES if self.plan.spec.participation is None else float("inf")  # a round begins when it can
+            if self.checkpoints is None or self.losses > tries:
                 raise lost
             silent = {*lost.host.split(", "), *self.backend.lost()}
             hosts = [host for host in self.plan.hosts if host in silent]

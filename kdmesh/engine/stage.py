@@ -13,6 +13,7 @@ from kdmesh.engine import texts
 from kdmesh.engine.checkpoint import HOSTS
 from kdmesh.engine.context import At
 from kdmesh.engine.home import StageHome
+from kdmesh.engine.position import Paused
 from kdmesh.engine.rounds import Rounds
 from kdmesh.engine.teach import Teaching
 from kdmesh.graph import histories
@@ -143,6 +144,7 @@ class StageRun(StageHome):
         for number in range(first, line.times + 1):
             self.position.at(number)
             self.round = number
+            yield from self._gather(number)
             if not self.position.within:
                 yield from self._renewed()
             yield from self._lines(line.body)
@@ -152,9 +154,23 @@ class StageRun(StageHome):
             yield from self.checkpoint()
             if verdict:
                 break
+            if self.attended and self.run.pausing:
+                raise Paused
+        self.attended = []
+        self.run.attendance.everyone()
         self.position.leave()
         self.round = around
         self._rounds.pop()
+
+    def _gather(self, number: int) -> Work[None]:
+        """Where not all parties need to take part in a round: wait for those who do."""
+        run, asked = self.run, self.run.plan.spec.participation
+        if asked is None:
+            return
+        self.attended = run.attendance.begin(number)
+        if run.away and asked.stale == "forget":
+            away = sorted(run.away)
+            yield from wait(run.backend.submit(host, RemoteHost.forget, away) for host in self.hosts)
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -163,10 +179,14 @@ class StageRun(StageHome):
         checkpoints = self.run.checkpoints
         if checkpoints is not None:
             self.run.texts.sync()
+            before = checkpoints.last(self.stage.name) if self.run.backend.absent else None
             folder = checkpoints.next(self.stage.name)
             submit, name = self.run.backend.submit, self.stage.name
-            places = {host: checkpoints.place(host, folder / HOSTS) for host in self.hosts}
+            here = [host for host in self.hosts if host not in self.run.backend.absent]
+            places = {host: checkpoints.place(host, folder / HOSTS) for host in here}
             parts = yield from wait(submit(host, RemoteHost.save, name, place) for host, place in places.items())
+            if before is not None:  # who did not take part is as it was
+                parts += [checkpoints.kept(host, before) for host in self.hosts if host not in here]
             state = {
                 "finished": finished,
                 "at": self.position.path,

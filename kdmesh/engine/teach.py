@@ -73,7 +73,8 @@ class Teaching:
         phase = self.stage.phases[line.key]
         if self.budget is None:
             planned = phase_steps(self.plan, self.run.checked, self.stage, line)
-            self.budget = {owner: steps for owner, steps in planned.items() if owner not in self.stopped}
+            idle = self.stopped | self.run.away
+            self.budget = {owner: steps for owner, steps in planned.items() if owner not in idle}
         budget = self.budget
         total = max(budget.values(), default=0)
         epoch = self._epoch = max(epoch_steps(self.plan, self.run.checked, self.stage, line).values())
@@ -262,7 +263,7 @@ class Teaching:
             for name in self.stage.agents
             if self._evaluates(name)
             and epoch % (self.plan.train(name).evaluate_every or 1) == 0
-            and self.plan.owner[name] not in self.stopped
+            and self.plan.owner[name] not in self.stopped | self.run.away
         ]
         metrics = yield from self.home.validate(agents)
         for agent, values in zip(agents, metrics, strict=True):

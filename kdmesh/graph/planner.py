@@ -13,6 +13,7 @@ from kdmesh.graph import (
     hosts,
     inputs,
     merging,
+    participation,
     parties,
     private,
     renewal,
@@ -106,6 +107,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     _stages(plan, sets, stage_of, generation, waits)
     check.batch_sizes(plan)
     gates.check(plan, registry)
+    participation.check(plan)
     return plan
 
 

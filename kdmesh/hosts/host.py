@@ -205,6 +205,10 @@ class Host(HostState):
             for agent in agents:
                 self.consensus[name].renew(agent)
 
+    def forget(self, agents: list[str]) -> None:
+        """Forget what these agents have published: they do not take part."""
+        self.publications.forget(agents)
+
     def export_state(self, agent: str) -> dict[str, Packed]:
         """An agent's weights as they are now."""
         return publish.export_state(self, agent)

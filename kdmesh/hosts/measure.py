@@ -204,18 +204,18 @@ def evaluate_consensus(
             found["answered"] = answered.coverage(host, answers, truth, classes, probs, rows)
     outputs = {edge.source: sent.get((edge.source, edge.output)) for edge in consensus.node.members}
     agents = host.plan.spec.agents
-    decided = [
-        metrics.predictions(value, host.plan.answers.decide, agents[source].labels)
+    decided = {
+        source: metrics.predictions(value, host.plan.answers.decide, agents[source].labels)
         for source in among
         if host.plan.task.decides and (value := outputs.get(source)) is not None
-    ]
-    known = [one for one in decided if one is not None]
+    }
+    known = {f"{name}:{stream}:{source}": one for source, one in decided.items() if one is not None}
     if known:
-        predictions = torch.stack(known)
-        memory = f"{name}:{stream}"
-        found["agreement"] = metrics.agreement(predictions)
-        found["churn"] = metrics.churn(predictions, host.predictions.get(memory))
-        host.predictions[memory] = predictions
+        again = [memory for memory in known if memory in host.predictions]  # who has spoken before
+        before = torch.stack([host.predictions[memory] for memory in again]) if again else None
+        found["agreement"] = metrics.agreement(torch.stack([*known.values()]))
+        found["churn"] = metrics.churn(torch.stack([known[memory] for memory in again or known]), before)
+        host.predictions.update(known)
     return found
 
 

@@ -13,7 +13,7 @@ from kdmesh.signals.lazy import taken
 from kdmesh.streams.tokens import ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from kdmesh.signals.lazy import Lazy
 
@@ -98,6 +98,13 @@ class Publications:
     def keep(self, key: Key, values: Tensor) -> None:
         """Replace what is visible under a key from which nothing is derived: ``version`` stays."""
         self._visible[key] = Publication(values, None, self.version)
+
+    def forget(self, sources: Collection[str]) -> None:
+        """Have nothing of these be visible."""
+        if gone := [key for key in self._visible if key.source in sources]:
+            self.version += 1
+            for key in gone:
+                del self._visible[key]
 
     def get(self, key: Key) -> Publication | None:
         """What is visible under a key; None before the first publication."""

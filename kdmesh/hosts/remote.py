@@ -33,6 +33,7 @@ Method = Literal[
     "take_labels",
     "recall",
     "renew",
+    "forget",
     "export_state",
     "take_snapshot",
     "combine_weights",
@@ -121,6 +122,9 @@ class RemoteHost(Protocol):
 
     def renew(self, consensus: dict[str, list[str]]) -> None:
         """Make nodes anew, by name, when these agents next read them."""
+
+    def forget(self, agents: list[str]) -> None:
+        """Forget what these agents have published: they do not take part."""
 
     def export_state(self, agent: str) -> dict[str, Packed]:
         """An agent's weights as they are now."""

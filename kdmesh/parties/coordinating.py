@@ -41,7 +41,8 @@ def coordinated(
     away = {name: 1 for name, party in spec.parties.items() if party.data is not None}
     table, _ = Source(sizes=away).load(plan)
     expected = {"mesh": agreed(plan), "public": public_digest(table)}
-    with Coordinator(address, certificates, names, expected, patience, say) as meeting:
+    silence = None if spec.participation is None else spec.participation.timeout
+    with Coordinator(address, certificates, names, expected, patience, say, silence) as meeting:
         others = "" if host in LOOPBACK else ", which other machines can reach"
         say(f"listening on {host}:{meeting.port}{others}; waiting for {', '.join(names)}")
         meeting.links(names)
@@ -50,8 +51,11 @@ def coordinated(
 
 def refuse_apart(plan: Plan) -> None:
     """Raise MeshError for what a simulation runs and parties in processes of their own do not yet."""
-    parties = plan.spec.parties
+    parties, asked = plan.spec.parties, plan.spec.participation
     instead = "--parties simulated"
+    if asked is not None and asked.attendance is not None:
+        what = "who takes part was recorded in another run, and parties apart say so themselves"
+        raise MeshError(what, where="participation.attendance", instead=f"{instead}, or leave it out")
     for name, stream in plan.spec.streams.items():
         if stream.pooled:
             what = f"{name!r} pools samples of several parties, which nobody has apart"

@@ -33,16 +33,30 @@ if TYPE_CHECKING:
 KEPT = 3
 """Parts of a stage's checkpoints that a party keeps."""
 AGENTS, PARTS = "agents", "parts"
+PLACE = r"[A-Za-z_][\w.\[\]-]{0,99}"
+"""What a place of the file looks like. Others may be words of a plugin's, with a sample in them."""
+KNOWN = ("builtins", "kdmesh", "torch", "numpy")
+"""Whose errors are told by their kind: a plugin could name one after a sample."""
 
 
 class Member:
-    """One party. ``folder``: where its agents and its parts of checkpoints are; ``say``: is told what happens."""
+    """One party. ``folder``: where its agents and its parts of checkpoints are; ``say``: is told what happens;
+    ``declines``: whether it takes no part in a round, from 1.
+    """
 
-    def __init__(self, spec: MeshSpec, name: str, folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        spec: MeshSpec,
+        name: str,
+        folder: Path,
+        say: Callable[[str], None] = lambda text: None,
+        declines: Callable[[int], bool] = lambda number: False,
+    ) -> None:
         if name not in spec.parties:
             instead = nearest(name, spec.parties, "parties")
             raise MeshError(f"there is no party {name!r}", where="parties", instead=instead)
         self.spec, self.name, self.folder, self.say = spec, name, folder, say
+        self.declines, self._declined = declines, set[int]()
         self.host: Host | None = None
         self.incarnation = 0
         self.over = self.failed = False
@@ -82,10 +96,11 @@ class Member:
             return pack({"refused": error.what})
         except MeshError as error:
             self.say(f"failed: {error}")
-            return pack({"failed": f"{type(error).__name__}, at {error.where or 'no place of the file'}"})
+            where = error.where if re.fullmatch(PLACE, error.where) else "no place of the file"
+            return pack({"failed": f"{_kind(error)}, at {where}"})
         except Exception as error:
             self.say(f"failed: {type(error).__name__}: {error}")
-            return pack({"failed": type(error).__name__})
+            return pack({"failed": _kind(error)})
 
     def _do(self, asked: dict[str, Any]) -> Any:
         if "open" in asked:
@@ -93,6 +108,8 @@ class Member:
         if "over" in asked:
             self.over, self.failed = True, asked.get("failed") is True
             return None
+        if "round" in asked:
+            return self._takes_part(asked["round"])
         if asked["incarnation"] != self.incarnation or self.host is None:
             raise Unlike(f"a message of incarnation {asked['incarnation']}: this is {self.incarnation}")
         if "there" in asked:
@@ -103,6 +120,17 @@ class Member:
         if "fetch" in asked:
             return self._fetched(asked["fetch"])
         return self._called(asked)
+
+    def _takes_part(self, number: Any) -> bool:
+        """Whether it takes part in a round, of which it says no reason."""
+        if type(number) is not int or number < 0:
+            raise Unlike("a round that is none")
+        if not number or not self.declines(number):
+            return True
+        if number not in self._declined:
+            self._declined.add(number)
+            self.say(f"declines round {number}")
+        return False
 
     def _open(self, asked: dict[str, Any]) -> None:
         """Build the party's host anew, with the seed and the numbers of samples that all go by."""
@@ -229,3 +257,8 @@ class Member:
             lines.append(json.dumps({"method": method, **about}))
         with (self.folder / "left.jsonl").open("a") as file:
             file.write("".join(f"{line}\n" for line in lines))
+
+
+def _kind(error: Exception) -> str:
+    own = type(error).__module__.partition(".")[0] not in KNOWN
+    return "an error of a kind of its own" if own else type(error).__name__

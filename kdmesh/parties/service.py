@@ -142,7 +142,8 @@ class Coordinator:
     """Listens for parties, and has those that have joined. Use it in a `with`.
 
     ``expected``: what a party must say as it joins, by name: see :func:`kdmesh.parties.joining.agreed`. ``patience``:
-    seconds that parties may take to come, and to answer; ``say`` is told who comes and who is refused.
+    seconds that parties may take to come, and, where ``silence`` is not shorter, to answer; ``say`` is told who comes
+    and who is refused.
     """
 
     def __init__(
@@ -153,8 +154,10 @@ class Coordinator:
         expected: Mapping[str, str],
         patience: float = 600.0,
         say: Callable[[str], None] = lambda text: None,
+        silence: float | None = None,
     ) -> None:
         self.names, self.expected, self.patience, self.say = list(names), dict(expected), patience, say
+        self.silence = patience if silence is None else min(patience, silence)
         self._here: dict[str, Connection] = {}
         self._sizes: dict[str, int] = {}
         self._changed, self._over = threading.Condition(), False
@@ -191,18 +194,29 @@ class Coordinator:
 
     # -- what the backend asks --------------------------------------------------------------------------------------
 
-    def links(self, names: Iterable[str]) -> Mapping[str, Connection]:
-        """Wait until all of these are here."""
-        wanted, until = list(names), monotonic() + self.patience
+    def links(self, names: Iterable[str], least: int | None = None) -> Mapping[str, Connection]:
+        """Wait until all of these are here, or, for as long as it takes, until so many are."""
+        wanted, until, said = list(names), monotonic() + self.patience, False
         with self._changed:
             while missing := [name for name in wanted if name not in self._here or self._here[name].lost]:
-                if monotonic() >= until:
+                if least is not None:
+                    if len(wanted) - len(missing) >= least:
+                        break
+                    if not said:
+                        self.say(f"waiting until {least} of {', '.join(wanted)} are here")
+                    said = True
+                elif monotonic() >= until:
                     who = ", ".join(missing)
                     lost = HostLost(f"{who} did not join within {self.patience:g} s", where="parties")
                     lost.host = who
                     raise lost
                 self._changed.wait(1.0)
-            return {name: self._here[name] for name in wanted}
+            return {name: self._here[name] for name in wanted if name not in missing}
+
+    def here(self, names: Iterable[str]) -> Mapping[str, Connection]:
+        """Those of these who are here now."""
+        with self._changed:
+            return {name: self._here[name] for name in names if name in self._here and not self._here[name].lost}
 
     def sizes(self) -> dict[str, int]:
         """By party, how many samples it has of its own, where it has any; each says so as it first joins."""
@@ -224,7 +238,7 @@ class Coordinator:
             self.say(f"refused {name or 'someone without a name'!r}: {why}")
             yield from pieces(HELLO, pack({"refused": why, "later": why.endswith(HERE)}))
             return
-        connection = Connection(name, hello, self.patience)
+        connection = Connection(name, hello, self.silence)
         with self._changed:
             self._here[name] = connection
             self._sizes.setdefault(name, hello["samples"])

@@ -63,6 +63,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "placement": _placement(plan),
         "crossings": crossings(plan, offered or registry()),
         "parties": {name: party.model_dump(mode="json") for name, party in plan.spec.parties.items()},
+        "participation": None if (asked := plan.spec.participation) is None else asked.model_dump(mode="json"),
         "disclosed": [one._asdict() for one in disclosed(plan)],
         "choices": {
             "flows": _choices(plan, offered or registry()),

@@ -52,6 +52,7 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
         "Consensus": _table(_consensus(data["consensus"]), within, many, "name", "inputs", "readers"),
         "Stages": _stage_counts(data["stages"], within) if many else _stages(data["stages"]),
         "Placement": _placement(data["hosts"], data["placement"]),
+        "Rounds without all parties": _participation(data["participation"], list(data["parties"]), within),
         "What leaves its party, or reaches it": _disclosed(data["disclosed"], within),
         "What crosses, where these are on different hosts": [said(row) for row in data["crossings"][:KINDS]],
         "Visible choices": [
@@ -201,6 +202,20 @@ def _stage_counts(stages: list[Row], width: int) -> list[str]:
         )
     left = len(rows) - KINDS
     return [*_table(rows[:KINDS], width, False), *([f"and {count(left, 'generation')} more"] if left > 0 else [])]
+
+
+def _participation(asked: Row | None, parties: list[str], within: int) -> list[str]:
+    """Who takes part in a round, and what counts of who does not."""
+    if asked is None:
+        return []
+    drawn = max(asked["quorum"], round(asked["fraction"] * len(parties)))
+    who = "all parties are asked" if drawn == len(parties) else f"{drawn} of {len(parties)} parties are drawn"
+    late = "" if asked["timeout"] is None else f", and goes on without who says nothing for {asked['timeout']:g} s"
+    text = f"For each round {who}. It begins with {asked['quorum']} at least{late}."
+    if asked["attendance"] is not None:
+        text = f"Who takes part was recorded: {len(asked['attendance'])} rounds."
+    stale = "nothing" if asked["stale"] == "forget" else "its last answers"
+    return layout.wrap(f"{text} Of who is away {stale} count{'s' if asked['stale'] == 'forget' else ''}.", within)
 
 
 def _disclosed(rows: list[Row], within: int) -> list[str]:

@@ -192,6 +192,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         nodes |= dict.fromkeys(consensus)
         row = {"stage": event.get("stage") if len(stages) > 1 else None, "round": event.get("round")}
         row["within"] = event.get("within") or None
+        row["attended"] = ", ".join(event.get("attended") or ()) or None
         row |= {f"coverage {name}": share for name, share in (metrics.get("coverage") or {}).items()}
         row |= {key: metrics.get(key) for key in ("agreement", "churn") if not metrics.get("agreements")}
         for name, of in (metrics.get("agreements") or {}).items():
@@ -204,6 +205,7 @@ def rounds_table(rounds: Sequence[dict[str, Any]]) -> Grid:
         Column("round", "round", _count, spare=KEPT),
         Column("in line", "within", spare=1),
         Column("stage", "stage", spare=1),
+        Column("took part", "attended", spare=1),
         Column("agreement", "agreement", figure),
         Column("churn", "churn", figure),
         *(Column(f"{name}\n{key}", f"{key} {name}", figure) for key in ("agreement", "churn") for name in apart),

@@ -58,7 +58,8 @@ def say(event: Event) -> str:
             inside = f"stage {event.stage}, " if event.stage else ""
             return f"{inside}{event.agent} on {event.stream}: {_scores(event.metrics)}"
         case RoundFinished():
-            return f"stage {event.stage}, round {event.round}/{event.rounds}: {_round(event.metrics)}"
+            who = f", of {', '.join(event.attended)}" if event.attended else ""
+            return f"stage {event.stage}, round {event.round}/{event.rounds}{who}: {_round(event.metrics)}"
         case StageFinished():
             return f"stage {event.stage} finished in {clock(event.seconds)}: {ended(event.reason)}"
         case Note():

@@ -23,7 +23,7 @@ from kdmesh.spec.base import (
 from kdmesh.spec.data import DataSpec, MixSpec, SamplingSpec, ShardSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec, HistorySpec, Ramp, TapRef, Temperature
 from kdmesh.spec.mesh import HostSpec, MeshSpec
-from kdmesh.spec.parties import PartySpec
+from kdmesh.spec.parties import ParticipationSpec, PartySpec
 from kdmesh.spec.program import ProgramItem, Until
 from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainOverride, TrainSpec
@@ -47,6 +47,7 @@ __all__ = [
     "ModelRef",
     "Named",
     "ObjectiveRef",
+    "ParticipationSpec",
     "PartySpec",
     "ProgramItem",
     "PruningRef",

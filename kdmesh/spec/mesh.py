@@ -11,7 +11,7 @@ from kdmesh.spec.base import DEFAULT_TASK, MetricRef, StrategyRef, Strict, TaskR
 from kdmesh.spec.data import SPLITS, DataSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec
 from kdmesh.spec.names import FORM, Name, unique
-from kdmesh.spec.parties import OWN, PartySpec
+from kdmesh.spec.parties import OWN, ParticipationSpec, PartySpec
 from kdmesh.spec.program import ProgramItem
 from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainSpec
@@ -72,6 +72,9 @@ class MeshSpec(Strict):
     parties: dict[Name, PartySpec] = Field(
         default_factory=dict,
         description="who takes part with agents and samples of its own, a host each: {clinic: {agents: a, data: ...}}",
+    )
+    participation: ParticipationSpec | None = Field(
+        None, description="of parties: rounds in which not all of them take part; without it all are waited for"
     )
 
     @field_validator("agents")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,3 +31,27 @@ class PartySpec(Strict):
         if isinstance(value, dict) and isinstance(value.get("agents"), str):
             value = {**value, "agents": [value["agents"]]}
         return value
+
+
+class ParticipationSpec(Strict):
+    """Rounds in which not all parties take part. Who does not trains, publishes and receives nothing in that round, and
+    comes back as it was after its last."""
+
+    fraction: float = Field(
+        1.0, gt=0, le=1, description="of all parties, how many are drawn for a round, by the mesh's seed"
+    )
+    quorum: int = Field(
+        1, ge=1, description="parties that a round begins with at least; the run waits until so many are there"
+    )
+    timeout: float | None = Field(
+        None,
+        gt=0,
+        description="seconds that a party may be silent before its round goes on without it; by default as "
+        "long as the run's `--progress-timeout`",
+    )
+    stale: Literal["forget", "keep"] = Field(
+        "forget", description="what counts of a party that is not there: nothing (forget), or its last answers (keep)"
+    )
+    attendance: list[list[str]] | None = Field(
+        None, description="of a simulation: who takes part in each round, as another run recorded it (`--attendance`)"
+    )

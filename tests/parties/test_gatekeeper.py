@@ -14,12 +14,13 @@ from kdmesh.backends.wire import pack, unpack
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import blueprint, run_once
 from kdmesh.engine.request import Request
-from kdmesh.errors import HostLost, RunFailed
+from kdmesh.errors import HostLost, MeshError, RunFailed
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.publications import Key
 from kdmesh.parties.member import Member
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
+from kdmesh.testing.leaks import Search
 
 SHARDS = {"of": "train", "shards": {"by": "class", "classes": 5, "of": ["a", "b"]}, "private": True}
 MESH = {
@@ -179,6 +180,34 @@ def test_what_failed_is_told_without_its_values(member):
     assert found == {"failed": "ValueError"} and "the patient of row 7" in heard[-1]
 
 
+@pytest.mark.parametrize("way", ["kind", "place", "message", "log"])
+def test_an_error_that_was_made_of_a_sample_tells_none(member, way):
+    """Its kind, its place or its text: what is answered is searched, as is what stays here."""
+    heard = []
+    member.say = heard.append
+    search = Search({"north": member.host.table.x[member.host.streams["own"].rows].flatten(1).numpy() * 16})
+    row = member.host.table.x[member.host.streams["own"].rows_for("a")][3].flatten() * 16
+    text = ",".join(f"{value:g}" for value in row.tolist())
+
+    def fails(*_):
+        if way == "log":
+            member.say(text)
+            raise ValueError
+        raise {
+            "kind": type(text, (Exception,), {})(),
+            "place": MeshError("it", where=text),
+            "message": MeshError(text, where="agents.a"),
+        }[way]
+
+    member.host.describe = fails
+    call = begun(member)
+    sent = member.answer(
+        pack({"incarnation": 1, "call": call.number + 1, "method": "describe", "args": [], "stay": {}})
+    )
+    assert "failed" in unpack(sent) and search(sent, "the answer") == []
+    assert search("\n".join(heard).encode(), "what is written down here")
+
+
 @pytest.fixture(scope="module")
 def calls(spec):
     plan = make_plan(spec, registry())
@@ -267,8 +296,11 @@ class Room:
     def __init__(self, members):
         self.members = {name: Near(member) for name, member in members.items()}
 
-    def links(self, names):
-        return {name: self.members[name] for name in names}
+    def links(self, names, least=None):
+        return self.here(names) if least is not None else {name: self.members[name] for name in names}
+
+    def here(self, names):
+        return {name: self.members[name] for name in names if not self.members[name].gone}
 
     def sizes(self):
         return {}
