@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdmesh.builtin.consensus._base import normalised, present_of, silenced, uniform
 from kdmesh.builtin.consensus.concat import Concat
 from kdmesh.builtin.consensus.confidence import Confidence
+from kdmesh.builtin.consensus.drop_worst import DropWorst
 from kdmesh.builtin.consensus.eigen_filter import EigenFilter
 from kdmesh.builtin.consensus.entropy import Entropy
 from kdmesh.builtin.consensus.era import EntropyReduction
@@ -28,6 +29,7 @@ __all__ = [
     "Abstaining",
     "Concat",
     "Confidence",
+    "DropWorst",
     "EigenFilter",
     "Entropy",
     "EntropyReduction",

@@ -211,8 +211,9 @@ class ConsensusOffer(Offer):
     sources may know different classes; a class that a source does not know has the logit ``-inf``. ``needs_column``:
     the setting that names a column of the data; ``setup`` then gets ``columns``, the column's different values as text,
     and each call ``column [B]``, int64, their numbers (-1: none). ``needs_errors``: each call gets ``errors [M, T]``,
-    float64, the mean squared error of each source's answers on `validation`, by value, as it was when the source last
-    published; infinite for one that has not. Its sources are agents whose answers are `values`, and they publish.
+    float64, the mean squared error of each source's answers on `validation`, by value, or, of classes, of their
+    probabilities at temperature 1, by class, as it was when the source last published; infinite for one that has not.
+    Its sources are agents, and they publish.
     ``needs``: what else each call gets, as keywords of these names: ``ids [B]``, int64, the stable id of each row's
     sample; ``step``, ``epoch``, ``round``, plain numbers (see :class:`ObjectiveOffer`) that say how far its reader's
     training is: in each step where a source answers live, else as it is formed on the whole stream; while it is

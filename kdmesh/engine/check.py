@@ -449,6 +449,11 @@ def _statistic(plan: Plan, edge: Edge, offer: SignalOffer, value: torch.Tensor, 
     """Make a signal whose rows are of no samples, of two, and compare its shape with those that meet it."""
     assert edge.derived is not None
     classes = plan.answers.outputs(found.table)
+    if offer.reads == "hidden" and edge.tap is not None and (edge.source, edge.tap.of) in found.per_token:
+        what = f"{offer.name} is of samples, and layer {edge.tap.of!r} of {edge.source} has a row for each token"
+        raise MeshError(
+            what, where=f"{edge.where}.tap", instead="a layer with a row for each sample, after the pooling"
+        )
     try:
         labels = None if found.table.y is None else found.table.y[:2]
         with guard.seeded(0):

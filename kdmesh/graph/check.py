@@ -226,8 +226,10 @@ def errors(spec: MeshSpec, consensus: dict[str, ConsensusNode], registry: Regist
     for node in consensus.values():
         for edge in node.members if node.needs_errors else ():
             reason, instead = "", "another rule"
-            if task.labels != "values":
-                reason = f"answers of task {task.name} are {task.labels}, and not values, which have squared errors"
+            if task.labels not in ("values", "classes") or task.rows != "samples":
+                reason = f"answers of task {task.name} are neither values nor one class of each sample"
+            elif edge.source in spec.agents and spec.agents[edge.source].labels is not None:
+                reason = f"{edge.source} knows some classes alone"
             elif edge.source in consensus:
                 reason = f"{edge.source} is a consensus, and errors are those of agents"
             elif edge.output:

@@ -112,7 +112,9 @@ def _watched(host: HostState, one: Agent, stream: str, figures: dict[str, Any]) 
 
 @torch.no_grad()
 def squared_errors(host: HostState, one: Agent) -> Tensor:
-    """An agent's mean squared error on validation, by value, ``[T]`` float64; what a rule may be given."""
+    """An agent's mean squared error on validation, by value, or of probabilities by class, ``[T]`` float64; what a rule
+    may be given.
+    """
     shard = host.loader.shard("validation", one.name, one.device)
     assert shard.truth is not None  # the check saw to it
     before = one.forwards
@@ -123,7 +125,10 @@ def squared_errors(host: HostState, one: Agent) -> Tensor:
     except FAULTS as error:
         build.attribute_error(host, one.name, error, "the stream 'validation'")
     one.forwards = before  # measuring is not teaching
-    return (widened(dense(answers)) - widened(shard.truth)).square().mean(0)
+    said, truth = widened(dense(answers)), shard.truth
+    if host.plan.task.labels == "classes":
+        said, truth = said.softmax(-1), torch.nn.functional.one_hot(truth, said.shape[-1])
+    return (said - widened(truth)).square().mean(0)
 
 
 def _figures(

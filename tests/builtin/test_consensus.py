@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kdmesh.builtin.consensus.offers import CONSENSUS
-from kdmesh.consensus import Confidence, Entropy, InverseVariance, LowestCE, Mean, Rule, Weighted, weighted_sum
+from kdmesh.consensus import (
+    Confidence,
+    DropWorst,
+    Entropy,
+    InverseVariance,
+    LowestCE,
+    Mean,
+    Rule,
+    Weighted,
+    weighted_sum,
+)
 from kdmesh.errors import MeshError
 
 # rules that read a column: test_consensus_partial.py; that abstain: test_consensus_robust.py; that combine nothing but
@@ -281,3 +291,19 @@ def test_offers_are_described(name):
     assert all(field.description for field in offer.config.model_fields.values())
     assert offer.needs_labels == (name in ("confidence", "lowest_ce"))
     assert bool(made(name, 3).state_dict()) is offer.stateful
+
+
+def test_drop_worst_leaves_out_those_with_the_largest_errors():
+    """Of who is present; one is always left, and of equal errors the first stays."""
+    values = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(4, 1, 1).expand(4, 3, 2)
+    errors = torch.tensor([[0.1, 0.2], [0.5, 0.0], [0.0, 0.5], [torch.inf, torch.inf]], dtype=torch.float64)
+    present = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 1], [1, 1, 0]], dtype=torch.bool)
+
+    def mean(rule, **more):
+        return rule(values, logits=values, **more)[:, 0].tolist()
+
+    assert mean(DropWorst(1), errors=errors) == pytest.approx([7 / 3] * 3)
+    assert mean(DropWorst(2), errors=errors) == [1.5] * 3  # of two alike the first
+    assert mean(DropWorst(9), errors=errors) == [1.0] * 3
+    assert mean(DropWorst(1), errors=errors, present=present) == pytest.approx([7 / 3, 1.5, 2.0])
+    assert mean(DropWorst(1)) == mean(DropWorst(1), errors=torch.full_like(errors, torch.inf)) == [3.75] * 3

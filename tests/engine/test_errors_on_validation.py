@@ -16,6 +16,8 @@ from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.hosts import rules
+from kdmesh.hosts.packing import unpack
+from kdmesh.hosts.publications import Key
 from kdmesh.spec.read import parse
 
 RULE = "inverse_variance"
@@ -145,3 +147,28 @@ def test_without_validation_it_is_refused_when_checked(mesh: Any) -> None:
     with pytest.raises(kdmesh.MeshError, match="there is no such split") as error:
         examine(made.plan())
     assert error.value.where == "data.validation"
+
+
+def test_the_worst_of_classifiers_is_left_out(mesh: Any, opened: Any) -> None:
+    """By the squared errors of its probabilities."""
+    frozen = {"model": {"mlp": {"hidden": [8]}}, "update": "frozen"}
+    made = mesh({"a": {}, "b": {}, "f": frozen, "s": {}}, train={"epochs": 4, "batch_size": 32})
+    made.consensus("c", "drop_worst")
+    made.flow(["a", "b", "f"], "c")
+    made.flow("labels", ["a", "b"], objective="ce")
+    made.flow("c", "s", objective="kl")
+    run, hosts = opened(made)
+    run.execute()
+    (host,) = hosts.values()
+    node = run.plan.consensus["c"]
+    errors = rules.errors(node, rules.published(host, node))
+    assert errors is not None and errors.shape == (3, 3)
+    kept = sorted(set(range(3)) - {int(errors.sum(1).argmax())})
+    said = [host.publications.get(Key("abf"[number], "train")) for number in kept]
+    first, second = (one.values.softmax(-1) for one in said if one is not None)
+    whole = rules.stored(host, "c", "s", host.loader.shard("train", "s", torch.device("cpu")))
+    assert whole is not None and torch.allclose(whole.value, (first + second) / 2, atol=1e-6)
+    truth = torch.nn.functional.one_hot(host.loader.shard("validation", "a", torch.device("cpu")).truth)
+    answers = run.backend.get([run.publisher.publication("a", "validation", [""])])[0]
+    logits = next(iter(unpack({0: answers[Key("a", "validation")]}, torch.device("cpu")).values()))[0]
+    assert torch.allclose(errors[0], (logits.double().softmax(-1) - truth).square().mean(0))

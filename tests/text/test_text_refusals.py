@@ -90,6 +90,19 @@ def test_a_tap_over_unlike_tokens_is_refused(texts: Path) -> None:
     assert "token by token" in refused(mesh).what
 
 
+def test_a_statistic_of_samples_over_a_layer_of_tokens_is_refused(texts: Path) -> None:
+    mesh = classified(texts)
+    mesh["connect"] = []
+    mesh["flows"] = [
+        {"from": "labels", "to": ["t1", "t2", "s"], "objective": "ce"},
+        {"from": "t1", "to": "s", "signal": "class_means", "objective": "prototype", "refresh": "epoch",
+         "tap": {"of": "hidden.1", "to": "hidden.1"}},
+    ]  # fmt: skip
+    error = refused(mesh)
+    assert "class_means is of samples, and layer 'hidden.1' of t1 has a row for each token" in error.what
+    assert error.where == "flows.1.tap"
+
+
 @pytest.mark.parametrize(
     ("change", "what", "where"),
     [

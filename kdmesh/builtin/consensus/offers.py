@@ -95,6 +95,12 @@ class EigenFilterConfig(Config):
         return {"share": f"{fits}rule: mean, or median"}
 
 
+class DropWorstConfig(Config):
+    """Settings of `drop_worst`."""
+
+    count: int = Field(1, ge=1, description="sources that are left out, those with the largest errors on validation")
+
+
 class ExpGuardConfig(Config):
     """Settings of `expguard`."""
 
@@ -160,6 +166,16 @@ CONSENSUS = [
         paper="Bates and Granger, The Combination of Forecasts, 1969",
         spaces=("logits",),
         answers=("values",),
+        needs_errors=True,
+        neutral=True,
+    ),
+    ConsensusOffer(
+        "drop_worst",
+        f"{ROOM}.drop_worst:DropWorst",
+        DropWorstConfig,
+        "the mean without the sources that err most on validation",
+        paper="Lin et al., Ensemble Distillation for Robust Model Fusion in Federated Learning, 2020",
+        answers=("classes", "values"),
         needs_errors=True,
         neutral=True,
     ),
