@@ -42,6 +42,7 @@ from kdmesh.spec import (
     MixSpec,
     ParticipationSpec,
     PartySpec,
+    PrivacySpec,
     ProgramItem,
     Ramp,
     SamplingSpec,
@@ -698,6 +699,13 @@ attendance: [[north, south], [south]]
     PartySpec: """\
 agents: ["clinic[*]"]
 data: {csv: {path: clinic.csv, label: y}}
+privacy: {epsilon: 8, delta: 1e-5}
+""",
+    PrivacySpec: """\
+epsilon: 8
+delta: 1e-5
+unit: sample
+adjacency: replace
 """,
     DataSpec: """\
 dataset: {csv: {path: data.csv, label: y}}
@@ -1298,6 +1306,7 @@ HEADINGS: dict[type[Strict], str] = {
     HostSpec: "`placement.HOST`",
     PartySpec: "`parties.NAME`",
     ParticipationSpec: "`participation`",
+    PrivacySpec: "`parties.NAME.privacy`",
 }
 EVENTS_HEAD = f"""\
 <!-- Written by `python docs/generate.py` from the code: change that. -->

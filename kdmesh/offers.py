@@ -235,6 +235,7 @@ class ConsensusOffer(Offer):
     needs: tuple[str, ...] = ()  # of: ids, step, epoch, round
     abstains: bool = False
     neutral: bool = False
+    releases: str = ""
 
 
 @dataclass(frozen=True)

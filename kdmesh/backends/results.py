@@ -123,6 +123,41 @@ class _Described(TypedDict):
     chance: dict[str, Any] | None
 
 
+@_CLOSED
+class _Spent(TypedDict):
+    """See :class:`kdmesh.privacy.summary.Spent`."""
+
+    mechanism: str
+    settings: str
+    noise_by: str
+    sensitivity: _FINITE
+    sigma: _FINITE
+    answers: _SOME
+    more: _SOME
+    rdp: _FINITE
+    exact: _FINITE | None
+    rate: _FINITE
+
+
+@_CLOSED
+class _Account(TypedDict):
+    """See :class:`kdmesh.privacy.summary.Summary`."""
+
+    party: str
+    key: str
+    unit: str
+    adjacency: str
+    epsilon: _FINITE
+    delta: _FINITE
+    mechanisms: list[_Spent]
+    charges: _SOME
+    answers: _SOME
+    rdp: _FINITE
+    exact: _FINITE | None
+    left: _FINITE
+    head: str
+
+
 _ODD = list[tuple[str, str, str]]
 _KEPT = tuple[Array, Array, Array | None, Array | None, Array | None, Array | None]
 _LOSSES = tuple[int, tuple[int, ...], tuple[float | None, ...]]
@@ -143,6 +178,7 @@ RESULTS: dict[str, TypeAdapter[Any]] = {
     "answers": TypeAdapter(dict[str, _KEPT]),
     "keep_best": TypeAdapter(bool),
     "describe": TypeAdapter(dict[str, _Described]),
+    "account": TypeAdapter(_Account | None),
     "costs": TypeAdapter(_Costs),
     "shelved": TypeAdapter(None),  # a party has no store
     "endpoints": TypeAdapter(dict[str, _Asked]),

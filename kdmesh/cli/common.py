@@ -91,6 +91,15 @@ def add_store(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_privacy(command: argparse.ArgumentParser, of: str) -> None:
+    """Add where accounts of parties with a privacy budget are."""
+    command.add_argument(
+        "--privacy",
+        metavar="FOLDER",
+        help=f"of {of} with a privacy budget: where `kdmesh ledger new` has made the secret and the ledger",
+    )
+
+
 def add_traceback(command: argparse.ArgumentParser) -> None:
     """Add ``--traceback`` to a command that calls what plugins offer."""
     command.add_argument(

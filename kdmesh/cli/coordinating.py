@@ -41,6 +41,9 @@ def coordinate(request: Request, args: argparse.Namespace) -> int:
     from kdmesh.parties.coordinating import coordinated
     from kdmesh.parties.service import Certificates
 
+    if request.privacy is not None:
+        what = "the accounts of parties are with them, and with nobody else"
+        raise MeshError(what, where="--privacy", instead="kdmesh party --privacy FOLDER, at each party")
     beside = {"--backend": args.backend, "--ray-address": args.ray_address, "--controls": request.controls or None}
     for name, given in beside.items():
         if given is not None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.cli.common import add_mesh, add_no_code
 from kdmesh.cli.output import say
 
 if TYPE_CHECKING:
@@ -29,6 +30,21 @@ def add(commands: Any) -> None:
     showing.add_argument(
         "--private", action="store_true", help=f"also epsilon in hindsight, by the data-dependent bound: {OURS}"
     )
+    making = actions.add_parser(
+        "new",
+        help="make a party's account: a secret, and a ledger of its budget",
+        description="Make the account of a party with a privacy budget, once and for all meshes: a secret, of which "
+        "its noise is made, and a ledger. Whoever has the secret can take the noise away.",
+    )
+    add_mesh(making)
+    making.add_argument(
+        "--privacy", metavar="FOLDER", required=True, help="where they are put; without --as, into a folder for each"
+    )
+    making.add_argument(
+        "--as", dest="party", metavar="NAME", help="which party; by default all with a budget, for a simulation"
+    )
+    add_no_code(making)
+    making.set_defaults(execute=execute, action=new)
     checking = _action(
         actions, "verify", "prove that no line was changed, removed or moved, and none rolled back", verify
     )
@@ -49,6 +65,18 @@ def _action(actions: Any, name: str, about: str, call: Any) -> argparse.Argument
 def execute(args: argparse.Namespace) -> int:
     """Do what is asked for."""
     return int(args.action(args))
+
+
+def new(args: argparse.Namespace) -> int:
+    """Make accounts."""
+    from kdmesh.cli.common import planned
+    from kdmesh.engine.accounts import create
+
+    for made in create(planned(args), Path(args.privacy), args.party):
+        budget = f"epsilon {made.budget.epsilon:g}, delta {made.budget.delta:g}"
+        say(f"{made.party}: one {made.unit} ({made.adjacency}), {budget}, in {made.folder}")
+    say("Keep these folders: with the secret, noise can be taken away; without it or the ledger, the budget is lost.")
+    return 0
 
 
 def show(args: argparse.Namespace) -> int:

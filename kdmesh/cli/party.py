@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdmesh.cli.common import add_mesh, add_no_code, add_traceback, allow_code, read, understood
+from kdmesh.cli.common import add_mesh, add_no_code, add_privacy, add_traceback, allow_code, read, understood
 
 DECLINE = "decline"
 """A file in the folder of a party that takes no part as long as the file is there."""
@@ -45,6 +45,7 @@ def add(commands: Any) -> None:
         default=frozenset(),
         help="rounds in which it takes no part, as in 2,4-6: of a mesh with `participation`",
     )
+    add_privacy(command, "a party")
     add_traceback(command)
     command.set_defaults(execute=execute)
 
@@ -79,7 +80,12 @@ def execute(args: argparse.Namespace) -> int:
         what = "all parties take part in all rounds of this mesh"
         raise MeshError(what, where="--decline", instead="participation: {quorum: ...} in the mesh, or leave it out")
     folder = inside(Path(args.out), args.party)
-    member = Member(spec, args.party, folder, say, lambda number: number in args.decline or (folder / DECLINE).exists())
+    privacy = None if args.privacy is None else Path(args.privacy)
+
+    def declines(number: int) -> bool:
+        return number in args.decline or (folder / DECLINE).exists()
+
+    member = Member(spec, args.party, folder, say, declines, privacy)
     take_part(member, args.join, certificates, args.patience)
     if member.failed:
         what = f"the coordinator could not end the run; agents, as far as there are any, are in {member.folder}"

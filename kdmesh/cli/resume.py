@@ -12,6 +12,7 @@ from kdmesh.cli.common import (
     add_measure,
     add_no_code,
     add_plugins_dir,
+    add_privacy,
     add_store,
     add_traceback,
     allow_code,
@@ -57,6 +58,7 @@ def add(commands: Any) -> None:
     )
     add_joining(command)
     add_store(command)
+    add_privacy(command, "simulated parties")
     add_plugins_dir(command)
     add_no_code(command)
     add_traceback(command)
@@ -87,6 +89,7 @@ def execute(args: argparse.Namespace) -> int:
             ("--measure", args.measure),
             ("--store", args.store),
             ("--epochs", args.epochs),
+            ("--privacy", args.privacy),
         ):
             if given:
                 raise MeshError("a comparison goes on as it was begun", where=flag, instead=f"kdmesh resume {folder}")
@@ -129,6 +132,7 @@ def execute(args: argparse.Namespace) -> int:
         controls=begun.get("controls", False),
         tested=begun.get("tested", True),
         store=begun.get("store") if args.store is None else args.store,
+        privacy=None if args.privacy is None else Path(args.privacy),
     )
     if args.epochs:
         from kdmesh.engine.raising import asked_epochs, raised

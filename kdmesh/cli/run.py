@@ -12,6 +12,7 @@ from kdmesh.cli.common import (
     add_measure,
     add_mesh,
     add_no_code,
+    add_privacy,
     add_store,
     add_strict_signals,
     add_traceback,
@@ -77,6 +78,7 @@ def add(commands: Any) -> None:
     add_joining(command)
     add_strict_signals(command)
     add_store(command)
+    add_privacy(command, "simulated parties")
     command.add_argument(
         "--profile-plugins",
         action="store_true",
@@ -134,6 +136,7 @@ def execute(args: argparse.Namespace) -> int:
         controls=args.controls,
         profiled=args.profile_plugins,
         store=args.store,
+        privacy=None if args.privacy is None else Path(args.privacy),
     )
     if args.parties == "remote":
         return coordinate(request, args)

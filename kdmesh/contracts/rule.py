@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdmesh.errors import MeshError
+
 
 class RuleBase(nn.Module):
     """What every rule has, whether it may abstain or not."""
@@ -89,6 +91,30 @@ class Abstaining(RuleBase):
     ) -> tuple[Tensor, Tensor]:
         """Combine the sources; say who was answered."""
         raise NotImplementedError(f"{type(self).__name__} must combine its sources")  # the one abstract method
+
+
+class Releasing(Abstaining):
+    """A rule that answers with noise alone, on its party's account; its offer names a mechanism under ``releases``.
+
+    The engine asks :meth:`private` for what the mechanism hides, and tells :meth:`public` what came of it. Between the
+    two each answer is charged for and noise is drawn (:mod:`kdmesh.privacy.releasing`): nothing else leads from sources
+    to an answer, so that there is no ``forward``.
+    """
+
+    def private(self, values: Tensor, present: Tensor | None = None) -> Tensor:
+        """What the mechanism takes, ``[B, C]`` on the CPU, of ``values [M, B, C]`` and who is ``present [M, B]``."""
+        raise NotImplementedError(f"{type(self).__name__} must say what its mechanism hides")
+
+    def public(self, answers: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """Distributions ``[B, C]`` of what the mechanism answered, and who was answered ``[B]``."""
+        raise NotImplementedError(f"{type(self).__name__} must read what its mechanism answers")
+
+    def forward(
+        self, values: Tensor, *, logits: Tensor, labels: Tensor | None = None, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """MeshError: without an account there is no answer."""
+        what = f"{type(self).__name__} answers with noise that its party's account pays for, and there is none here"
+        raise MeshError(what, instead="a mesh with `parties.NAME.privacy`; or a rule without noise: vote, mean")
 
 
 def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from kdmesh.checks import (
     private,
     prompts,
     pruned,
+    released,
     served,
     texts,
     unanswered,
@@ -190,6 +191,7 @@ def _examined(
         updates |= planned_updates(plan, found, stage)
     for name in dict.fromkeys(plan.owner.values()):
         _settings(plan, name, found, updates.get(name, 0), modules)
+    released.prove(plan, found)
     _measured(plan, found)
     trial.rehearse(plan, found)
     lineage.trace(plan, found, modules)

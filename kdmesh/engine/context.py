@@ -158,7 +158,8 @@ class RunContext:
 
     def evaluate_consensus(self, name: str, stream: str) -> Work[ConsensusFigures]:
         """Measure a consensus on a stream, computed from fresh publications of all its sources."""
-        if self.plan.consensus[name].unaligned:  # it says nothing of samples that could be right or wrong
+        unaligned = self.plan.consensus[name].unaligned  # it says nothing of samples that could be right or wrong
+        if unaligned or self.plan.withheld(name):
             return {"quality": {}, "oracle": False}
         here = {source: outputs for source, outputs in sources(self.plan, name).items() if source in self.host_of}
         handles = [self.publisher.publication(source, stream, outputs) for source, outputs in here.items()]

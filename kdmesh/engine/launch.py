@@ -15,6 +15,7 @@ from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import ENDPOINTS, FAULT, PLACEMENT
 from kdmesh.engine import dropping, notes, spent
+from kdmesh.engine.accounts import simulated
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.costs import declared
@@ -39,12 +40,13 @@ from kdmesh.store import default_limit
 from kdmesh.tables.fitting import Fitted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from kdmesh.checks.checked import Checked
     from kdmesh.engine.request import Request
     from kdmesh.graph.plan import Plan
     from kdmesh.placement.settle import Placed
+    from kdmesh.privacy.account import PartyAccount
 
 SENT = 64 * 2**20  # bytes of data up to which hosts get them from the driver, rather than read them again
 
@@ -59,6 +61,7 @@ class Prepared:
     placed: Placed
     folder: Folder | None
     goes_on: bool  # the folder has been begun before
+    accounts: dict[str, PartyAccount]  # of parties with a privacy budget that are simulated
 
 
 def prepare(request: Request, session: Session) -> Prepared:
@@ -68,6 +71,8 @@ def prepare(request: Request, session: Session) -> Prepared:
         request = replace(request, spec=as_begun(request.spec, request.resume))
     request = replace(request, spec=settled(request.spec, request.store))
     plan = make_plan(request.spec, registry())
+    runs = request.within or request.resume or request.at or request.out
+    accounts = {} if request.hosted is not None else simulated(plan, request.privacy, runs)
     here, began = request.ray_address is None, request.resume or request.within or request.at
     checked = examine(
         plan, request.modules, request.table, here, request.writers, request.store, began=began, sizes=request.sizes
@@ -82,7 +87,7 @@ def prepare(request: Request, session: Session) -> Prepared:
     folder, goes_on = _folder(request, placed.plan, checked, session)
     if folder is not None:
         spent.looked(request.within or folder.root, checked.served)
-    return Prepared(request, placed.plan, checked, placed, folder, goes_on)
+    return Prepared(request, placed.plan, checked, placed, folder, goes_on, accounts)
 
 
 def run_once(
@@ -151,7 +156,8 @@ def _train(
             patience,
         )
         whole = request.within or root
-        run.open(*blueprint(request, plan, checked, session.backend.near, whole, session.backend.here))
+        here = session.backend.here
+        run.open(*blueprint(request, plan, checked, session.backend.near, whole, here, ready.accounts))
         stopping.run = run
         observers = Observers(run, info(run, ready.goes_on, request.part))
         observers.started()
@@ -186,10 +192,12 @@ def blueprint(
     near: bool = False,
     root: Path | None = None,
     here: bool = False,
+    accounts: Mapping[str, PartyAccount] | None = None,
 ) -> tuple[HostConfig, Source]:
     """What the hosts are built from, and where they have the data from.
 
-    ``root``: the folder of the whole run; ``here``: the hosts will be in this process, and read nothing again.
+    ``root``: the folder of the whole run; ``here``: the hosts will be in this process, and read nothing again;
+    ``accounts``: of parties with a privacy budget.
     """
     private = any(stream.private for stream in checked.streams.values())
     near_by = not checked.table.unread and checked.table.x.nbytes <= SENT
@@ -215,6 +223,7 @@ def blueprint(
         near=near,
         served=checked.served,
         journals=str(root / ENDPOINTS) if root is not None else "",
+        accounts=accounts or {},
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

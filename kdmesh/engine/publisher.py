@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from kdmesh.hosts.packing import Packed, Published
 
 
+ONCE = "once"
+
+
 @dataclass
 class Relay:
     """A consensus that is formed on one host and read on others: which versions go where, and whose signals it has."""
@@ -108,7 +111,7 @@ class Publisher:
         """Before a stage: its finished sources publish, each once per stream however many read it."""
         self.first = []
         before = self._before(stage)
-        return [*self._send(before, again=False), *self._relay(stage, before)]
+        return [*self._send(before, again=False), *self._relay(stage, before, ONCE)]
 
     def remember(self, stage: Stage) -> None:
         """After a checkpoint was read: what :meth:`once` made for the stage is not made for the first time again."""
@@ -126,15 +129,23 @@ class Publisher:
         return True
 
     def due(
-        self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None
+        self, stage: Stage, refresh: str, agents: Iterable[str] | None = None, to: str | None = None, at: str = ""
     ) -> list[Handle[object]]:
-        """At the end of a period: publish the stage's own sources with this refresh again."""
+        """At the end of a period: publish the stage's own sources with this refresh again. ``at``: where in the
+        stage.
+        """
         own = [o for o in self.subscriptions(stage) if o.refresh == refresh and o.source in stage.agents]
         named = [o for o in own if (agents is None or o.source in agents) and (to is None or to in o.consensus)]
-        return [*self._send(named, again=True, stage=stage.name), *self._relay(stage, named)]
+        return [
+            *self._send(named, again=True, stage=stage.name),
+            *self._relay(stage, named, f"{stage.name}, {refresh}, {at}"),
+        ]
 
-    def _relay(self, stage: Stage, sent: list[Subscription]) -> list[Handle[object]]:
-        """Have each consensus that some of these publications reach formed where it is, and sent to who reads it."""
+    def _relay(self, stage: Stage, sent: list[Subscription], when: str) -> list[Handle[object]]:
+        """Have each consensus that some of these publications reach formed where it is, and sent to who reads it.
+
+        ``when``: the same whenever the run is taken up again, and another at each other publication.
+        """
         handles: list[Handle[object]] = []
         agents = {subscription.source for subscription in sent}
         for relay in self._relays[stage.name]:
@@ -142,7 +153,7 @@ class Publisher:
                 continue
             home = self.plan.consensus[relay.consensus].home
             made = {
-                which: self.backend.submit(home, RemoteHost.publish_consensus, relay.consensus, which)
+                which: self.backend.submit(home, RemoteHost.publish_consensus, relay.consensus, which, when)
                 for which in dict.fromkeys(map(tuple, relay.readers.values()))
             }
             for host, which in relay.readers.items():

@@ -54,6 +54,7 @@ class Request:
     advice: str = "kdmesh resume {}"  # how a run goes on, by its folder
     store: str | None = None  # folder of answers that are kept, or "off"; None: as the environment says, or the usual
     hosted: Backend | None = None  # where hosts live, if that is there already: parties that have joined
+    privacy: Path | None = None  # of parties with a budget that are simulated: the folder of their accounts
     sizes: dict[str, int] = field(default_factory=dict)  # by party whose samples are not here, how many it has
     made_of: dict[str, Any] = field(default_factory=dict)  # what is refused unless it is as it was, of another run
 

@@ -14,7 +14,7 @@ from kdmesh.backends._base import wait
 from kdmesh.checks.budget import stage_steps
 from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import LOG
-from kdmesh.engine import dropping, notes, spent
+from kdmesh.engine import accounts, dropping, notes, spent
 from kdmesh.engine.answers import gathered
 from kdmesh.engine.attendance import Regroup
 from kdmesh.engine.context import RunContext
@@ -268,7 +268,7 @@ class Run(RunContext):
         for text in (*notes.learned_nothing(described, owners), *notes.left_out(described, owners)):
             self.events.emit(kinds.Note(text))
         self.texts.finish()
-        summary = summarise(self, agents, consensus, described, said)
+        summary = summarise(self, agents, consensus, described, said, (yield from accounts.spent(self)))
         yield from told(self, summary)
         yield from spent.told(self, summary)
         self.answers, summary["answers"] = yield from gathered(self)

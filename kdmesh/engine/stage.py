@@ -102,7 +102,8 @@ class StageRun(StageHome):
             if isinstance(line, Train):
                 yield from self.teaching.phase(line)
             elif isinstance(line, Publish):
-                yield from self.publish(self.run.publisher.due(self.stage, "round", line.agents, line.to))
+                at = ".".join(map(str, self.position.path))
+                yield from self.publish(self.run.publisher.due(self.stage, "round", line.agents, line.to, at))
                 yield from self._renewed(line)
                 yield from self._heard(line)
                 yield from self.remember(histories.after_line(self.run.plan, line))

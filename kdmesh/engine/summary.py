@@ -11,8 +11,11 @@ from kdmesh.plugins import registry
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Plan
+    from kdmesh.privacy.summary import Summary
 
 
 def best_teacher(plan: Plan, agents: dict[str, dict[str, Any]], found: dict[str, str]) -> str | None:
@@ -43,8 +46,12 @@ def summarise(
     consensus: dict[str, dict[str, Any]],
     described: dict[str, dict[str, Any]],
     said: dict[str, dict[str, Any]],
+    spent: Mapping[str, Summary],
 ) -> dict[str, Any]:
-    """Put the figures of a finished run together. Of an agent that was dropped there is what was known before."""
+    """Put the figures of a finished run together. Of an agent that was dropped there is what was known before.
+
+    ``spent``: by party with a privacy budget, its account.
+    """
     plan = run.plan
     described |= {name: dict.fromkeys(next(iter(described.values())), None) for name in plan.dropped}
     return {
@@ -83,6 +90,7 @@ def summarise(
         **({"personal": personal.counts()} if (personal := run.checked.table.personal) is not None else {}),
         **({"streams": written} if (written := _written(run)) else {}),
         **({"texts": said} if said else {}),
+        **({"privacy": dict(spent)} if spent else {}),
         "best_teacher": best_teacher(plan, agents, run.roles),
         "controls": {},
         "notes": [

@@ -28,6 +28,7 @@ from kdmesh.hosts.state import HostConfig
 from kdmesh.hosts.step import Turn
 from kdmesh.hosts.written import Rows
 from kdmesh.plugins import registry
+from kdmesh.privacy.account import Rehearsal
 from kdmesh.streams.stream import without
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
         },
         statistics=found.statistics,
         inputs=found.reading.inputs,
+        accounts=dict.fromkeys(plan.withholding, Rehearsal()),
     )
     backend = _Here()
     host = Host(HOST, config, found.table, streams, registry(), found.reading)
@@ -238,7 +240,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
     if stream is not None:
         for name in host.agents:
             host.evaluate(name, stream, *backend.get(publisher.given(name, stream)))
-        for name in (name for name, node in plan.consensus.items() if not node.unaligned):
+        for name in (name for name, node in plan.consensus.items() if not (node.unaligned or node.releases)):
             inputs = sources(plan, name).items()
             handles = [publisher.publication(source, stream, outputs) for source, outputs in inputs]
             host.evaluate_consensus(name, stream, [], *backend.get(handles))

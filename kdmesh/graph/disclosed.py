@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 MEASURED = "validation, test"
+NOISY = "answers with noise"
 
 
 class Crossing(NamedTuple):
@@ -92,7 +93,8 @@ def _signals(plan: Plan) -> list[Crossing]:
         if edge.source in plan.consensus:
             home = plan.consensus[edge.source].home or to
             if node is None and home != to:
-                found.append(Crossing(home, to, "consensus", edge.source, edge.stream, _times(plan, edge)))
+                what = NOISY if plan.consensus[edge.source].releases else "consensus"
+                found.append(Crossing(home, to, what, edge.source, edge.stream, _times(plan, edge)))
             continue
         to = to if node is None else node.home or host_of[edge.source]
         if to != host_of[edge.source]:
@@ -123,6 +125,8 @@ def _weights(plan: Plan) -> list[Crossing]:
 def _measured(plan: Plan) -> list[Crossing]:
     """What is told so that quality is known: figures of agents, what those see who see no samples, and of a consensus
     what its sources say.
+
+    Figures of agents whose party has a privacy budget stay with it.
     """
     found = []
     for name, edge in plan.inputs.items():
@@ -138,7 +142,7 @@ def _measured(plan: Plan) -> list[Crossing]:
                     said = end.output or "logits"
                     found.append(Crossing(home, at, said, end.source, MEASURED, f"to measure {name}"))
     for party, agents in plan.hosts.items():
-        if party != COORDINATOR:
+        if party != COORDINATOR and party not in plan.withholding:
             found += [
                 Crossing(party, COORDINATOR, "figures, decisions", name, MEASURED, "to report") for name in agents
             ]

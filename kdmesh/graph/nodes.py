@@ -24,7 +24,8 @@ class ConsensusNode:
     ``partial``: its members may know different classes. ``labels``: the classes that its own columns stand for, None
     for all; each member's edge says in ``classes`` which of them it knows. ``column``: of the data, for its rule.
     ``needs_errors``: its rule is given the members' errors on validation. ``needs``: what else of the batch.
-    ``abstains``: its rule may leave samples without an answer. ``renewed``: by agent that reads it, also through
+    ``abstains``: its rule may leave samples without an answer. ``releases``: the mechanism by which it answers where it
+    does so with noise, on its party's account. ``renewed``: by agent that reads it, also through
     another one, how often it is made anew for that agent, where a flow says so; see `renewal.py`.
     """
 
@@ -45,6 +46,7 @@ class ConsensusNode:
     needs_errors: bool = False
     needs: tuple[str, ...] = ()
     abstains: bool = False
+    releases: str = ""
     unaligned: bool = False  # it combines statistics of streams, as they are
     renewed: dict[str, str] = field(default_factory=dict)
     home: str = ""  # where parties are: the host that forms it for readers elsewhere; "": where it is read
@@ -123,6 +125,7 @@ def consensus_nodes(
             needs_errors=offer.needs_errors,
             needs=offer.needs,
             abstains=offer.abstains,
+            releases=offer.releases,
         )
     for edge in edges:
         if edge.target in found:

@@ -184,6 +184,16 @@ class Plan:
         home = self.consensus[consensus].home
         return home in self.hosts and home != host
 
+    @property
+    def withholding(self) -> list[str]:
+        """The parties that have a privacy budget: of what is made of their samples nothing else is told."""
+        return [name for name, party in self.spec.parties.items() if party.privacy is not None]
+
+    def withheld(self, name: str) -> bool:
+        """Whether figures of an agent, or of a consensus, stay with its party, or nobody has any: it releases."""
+        where = self.evaluator(name) if name in self.consensus else self.host_of.get(name, "")
+        return where in self.withholding
+
     def judged(self, agent: str) -> bool:
         """Whether some consensus of this agent's answers asks for its errors on validation."""
         return any(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kdmesh.graph import (
+    budgets,
     check,
     disclosed,
     gates,
@@ -105,6 +106,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     private.check_private(long, edges, plan.host_of, consensus, registry)
     disclosed.check_weights(plan)
     _stages(plan, sets, stage_of, generation, waits)
+    budgets.check(plan)
     check.batch_sizes(plan)
     gates.check(plan, registry)
     participation.check(plan)

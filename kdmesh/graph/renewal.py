@@ -125,12 +125,15 @@ def at_line(plan: Plan, line: Publish, name: str) -> bool:
 
 
 def measured(plan: Plan, agents: list[str], to: str | None) -> list[str]:
-    """The consensus nodes of which agreement is measured where ``agents`` publish in rounds, ``to`` one or to all."""
-    return [
+    """The consensus nodes of which agreement is measured where ``agents`` publish in rounds, ``to`` one or to all: not
+    of those whose party keeps it.
+    """
+    heard = [
         name
         for name, node in plan.consensus.items()
         if to in (None, name) and not node.unaligned and not {edge.source for edge in node.members}.isdisjoint(agents)
     ]
+    return [name for name in heard if not plan.withheld(name)]
 
 
 def publications(lines: list[Train | Publish | Repeat]) -> list[Publish]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from kdmesh.errors import FAULTS, MeshError, RunFailed, line_of, stopped, text_of
 from kdmesh.graph import reach
 from kdmesh.graph.views import of_samples
-from kdmesh.hosts import asking, endpoints, guard, making, parameters, side_inputs
+from kdmesh.hosts import asking, endpoints, guard, making, parameters, releasing, side_inputs
 from kdmesh.hosts.agent import Agent
 from kdmesh.hosts.consensus import Consensus, numbers, refuse_made
 from kdmesh.hosts.local_weights import LocalWeights
@@ -390,6 +390,8 @@ def _rule(host: HostState, node: ConsensusNode) -> Consensus:
         parameters.of_rule(host.registry, host.registry.find("consensus", node.rule.name), node, consensus.rule)
         if host.profile is not None:
             consensus.timed = partial(host.profile.timed, "consensus", node.rule.name)
+        if node.releases:
+            consensus.release = partial(releasing.release, host, node)
         return _set_up(host, node, consensus)
 
 

@@ -61,6 +61,8 @@ class Consensus:
         self.width = 0  # columns of what it gives, where members know different classes
         self.shapes: tuple[torch.Size, ...] = ()  # of what informs it, without the batch axis
         self.timed: Callable[[Any], Any] | None = None  # counts calls of the rule, where that is asked for
+        self.release: Callable[..., tuple[Tensor, Tensor]] | None = None  # how it answers where it does with noise
+        self.when = ""  # at which publication it is asked, where that costs
         self.nested: list[Consensus] = []  # members that are consensus nodes themselves
         self.tables: dict[str | None, Table] = {}  # by variant
         self.asked: dict[str | None, Moment] = {}  # when it was last asked: by reader, or by all where they share it
@@ -165,6 +167,9 @@ class Consensus:
         """Apply the rule to logits ``[M, B, C]``; the values, and which rows it answered ``[B]``, None for all."""
         node = self.node
         values = probabilities(logits, node.space, node.temperature)
+        if self.release is not None:
+            about = [f"{self.when}/{node.stream}/{number}" for number in facts["ids"].tolist()]
+            return self.release(self.rule, values, facts["present"], about)
         forward = self.rule.forward if self.timed is None else self.timed(self.rule.forward)
         before = guard.marks(facts.values())
         value, answered = guard.answers(forward(values, logits=logits, **facts), node.abstains)

@@ -23,6 +23,7 @@ from kdmesh.hosts import (
     rules,
     side_inputs,
     told_labels,
+    withheld,
     writing,
 )
 from kdmesh.hosts.authors import authors
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.measured_texts import Said
     from kdmesh.hosts.remote import RemoteHost
     from kdmesh.hosts.shelf import Told
+    from kdmesh.privacy.summary import Summary
     from kdmesh.streams.table import Table
 
 
@@ -155,7 +157,8 @@ class Host(HostState):
         phase.took(clock.stop())
         for name, agent in self.agents.items():
             self.count(fragment.stage, name, agent.forwards - before[name])
-        return exports, Report(phase.update.report(), list(odd), phase.update.told(), phase.inputs.told_texts())
+        report = Report(phase.update.report(), list(odd), phase.update.told(), phase.inputs.told_texts())
+        return exports, withheld.report(self, report)
 
     # -- publishing: see publish.py --------------------------------------------------------------------------------
 
@@ -171,9 +174,9 @@ class Host(HostState):
         """What readers want of an agent, of a full evaluation pass over a stream."""
         return publish.publish(self, agent, stream, outputs, measure, stage, given)
 
-    def publish_consensus(self, consensus: str, readers: tuple[str, ...]) -> Published:
+    def publish_consensus(self, consensus: str, readers: tuple[str, ...], when: str = "") -> Published:
         """What a consensus that is formed here says of its whole stream, for readers elsewhere."""
-        return publish.publish_consensus(self, consensus, readers)
+        return publish.publish_consensus(self, consensus, readers, when)
 
     def passed(self, agent: str, stream: str) -> int:
         """How many forwards an agent's last publication on a stream took."""
@@ -185,7 +188,7 @@ class Host(HostState):
 
     def receive(self, *published: Published) -> list[guard.Oddity]:
         """Keep publications of this and other hosts; returns the oddities found in them."""
-        return publish.receive(self, *published)
+        return withheld.oddities(self, publish.receive(self, *published))
 
     def tell_labels(self, agent: str, stream: str) -> Published:
         """The labels of an agent's samples on a stream, for agents that see what it says of these."""
@@ -233,7 +236,7 @@ class Host(HostState):
 
     def evaluate(self, agent: str, stream: str, *given: Published) -> dict[str, Any]:
         """What is known of an agent's quality on a stream whose labels are known: see metrics.py."""
-        return measure.evaluate(self, self.agents[agent], stream, given)
+        return withheld.figures(self, agent, stream, measure.evaluate(self, self.agents[agent], stream, given))
 
     def say(self, stream: str, split: str, read: dict[str, Said]) -> Said:
         """What a stream of texts would have if the prompts of a split were its own, and its figures."""
@@ -247,6 +250,8 @@ class Host(HostState):
         self, consensus: str, stream: str, among: list[str], *published: Published
     ) -> measure.ConsensusFigures:
         """Quality of a consensus, agreement and churn of the sources in ``among``, from their signals on a stream."""
+        if self.withholds:
+            return {"quality": {}, "oracle": False}
         return measure.evaluate_consensus(self, consensus, stream, among, published)
 
     def remember(self, consensus: str, run: dict[str, Any], round: int, *published: Published) -> dict[str, str]:
@@ -261,11 +266,11 @@ class Host(HostState):
 
     def report(self, consensus: str) -> dict[str, float]:
         """What the rule of a consensus says of itself."""
-        return rules.report(self, consensus)
+        return {} if self.withholds else rules.report(self, consensus)
 
     def answers(self) -> dict[str, Kept]:
         """How agents and consensus nodes answered each test sample, as last measured; it is kept no longer."""
-        return answered.taken(self)
+        return {} if self.withholds else answered.taken(self)
 
     def keep_best(self, agent: str, value: float) -> bool:
         """Early stopping: remember the weights if this validation value (larger is better) is the best so far."""
@@ -283,7 +288,12 @@ class Host(HostState):
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
-        return {name: measure.describe(self, agent) for name, agent in self.agents.items()}
+        return {name: withheld.described(self, measure.describe(self, one)) for name, one in self.agents.items()}
+
+    def account(self) -> Summary | None:
+        """What the party here has spent of its privacy budget; None where it has none."""
+        known = self.config.accounts.get(self.name)
+        return None if known is None else known.summary()
 
     def costs(self) -> costs.HostCosts:
         """What this host's work cost: FLOPs and seconds by agent, memory and CPU seconds of the process."""

@@ -91,11 +91,14 @@ def _whole(one: Agent, output: str) -> Any:
     return one.makes[output].whole if output in one.makes else None
 
 
-def publish_consensus(host: HostState, consensus: str, readers: tuple[str, ...]) -> Published:
+def publish_consensus(host: HostState, consensus: str, readers: tuple[str, ...], when: str = "") -> Published:
     """What a consensus that is formed here says of its whole stream, by what its sources have published, for readers
     elsewhere: one version for each of ``readers``, "" for all that are sent the same. Nothing before any has.
+
+    ``when``: which publication this is, for one that releases answers.
     """
     node = host.plan.consensus[consensus]
+    host.consensus[consensus].when = when
     stream = host.streams[node.stream].base or node.stream
     shard = None
     if not node.unaligned:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.shelf import Told
     from kdmesh.hosts.state import Kept
     from kdmesh.hosts.step import Report, Turn
+    from kdmesh.privacy.summary import Summary
 
 Method = Literal[
     "start",
@@ -49,6 +50,7 @@ Method = Literal[
     "keep_best",
     "restore_best",
     "describe",
+    "account",
     "costs",
     "shelved",
     "endpoints",
@@ -96,10 +98,10 @@ class RemoteHost(Protocol):
         ``given``: what it sees there in the place of samples, where it has an input; by default as last published.
         """
 
-    def publish_consensus(self, consensus: str, readers: tuple[str, ...]) -> Published:
+    def publish_consensus(self, consensus: str, readers: tuple[str, ...], when: str = "") -> Published:
         """What a consensus that is formed here says of its whole stream, for readers elsewhere.
 
-        ``readers``: those that are sent a version of their own; "" for all others.
+        ``readers``: those that are sent a version of their own; "" for all others. ``when``: which publication this is.
         """
 
     def passed(self, agent: str, stream: str) -> int:
@@ -182,6 +184,9 @@ class RemoteHost(Protocol):
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
+
+    def account(self) -> Summary | None:
+        """What the party here has spent of its privacy budget; None where it has none."""
 
     def costs(self) -> HostCosts:
         """What this host's work cost: FLOPs and seconds by agent, memory and CPU seconds of the process."""

@@ -46,7 +46,7 @@ def facts(
     if node.column:
         side_inputs.columns(host, node)
         found["column"] = side_inputs.numbers_at(host, node.column, shard, at)
-    if "ids" in node.needs:
+    if "ids" in node.needs or node.releases:
         found["ids"] = side_inputs.ids(shard, at)
     if node.needs_errors:
         found["errors"] = errors(node, known)

@@ -17,7 +17,7 @@ from kdmesh.streams.private import own_part
 from kdmesh.streams.stream import without
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from torch import Tensor, nn
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kdmesh.hosts.written import Writer
     from kdmesh.offers import Offer
     from kdmesh.plugins import Registry
+    from kdmesh.privacy.account import Account
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
@@ -90,7 +91,8 @@ class HostConfig:
     is. ``offers``: those that no package has installed. ``store``: the folder of answers that are kept, "" for none;
     ``store_limit``: its bytes, None for any number. ``near``: all hosts have these files, so that what one has kept
     there another need not be sent. ``served``: by agent behind an endpoint, what was found there; ``journals``: the
-    folder where what is sent to endpoints is noted, "" for none.
+    folder where what is sent to endpoints is noted, "" for none. ``accounts``: by party with a privacy budget, what
+    answers for it.
     """
 
     plan: Plan
@@ -112,6 +114,7 @@ class HostConfig:
     near: bool = False
     served: dict[str, dict[str, Any]] = field(default_factory=dict)
     journals: str = ""
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
 
 class HostState:
@@ -177,6 +180,11 @@ class HostState:
 
     def _assemble(self, table: Table) -> None:
         """Put in what is built of this; ``table``: with the samples of all hosts."""
+
+    @property
+    def withholds(self) -> bool:
+        """Whether this is a party with a privacy budget, which tells nobody what is made of its samples."""
+        return self.name in self.plan.withholding
 
     @property
     def device(self) -> torch.device:

@@ -29,6 +29,7 @@ MORE = {
     "inputs": "other signals",
     "trained": "weights that are trained",
     "stateful": "a state that a run moves",
+    "releases": "the privacy account of a party",
     "abstains": "a place for samples that it does not answer",
 }
 """What rules ask for beside their sources' answers, by trait of their offers."""

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.digests import of_mesh
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.source import Source
-from kdmesh.parties.joining import agreed, public_digest
+from kdmesh.parties.joining import public_digest
 from kdmesh.parties.service import LOOPBACK, Certificates, Coordinator
 from kdmesh.plugins import registry
 from kdmesh.spec.parties import COORDINATOR
@@ -40,7 +41,7 @@ def coordinated(
         raise MeshError(f"found {address!r}", where="--listen", instead="HOST:PORT, as in 127.0.0.1:7400")
     away = {name: 1 for name, party in spec.parties.items() if party.data is not None}
     table, _ = Source(sizes=away).load(plan)
-    expected = {"mesh": agreed(plan), "public": public_digest(table)}
+    expected = {"mesh": of_mesh(plan), "public": public_digest(table)}
     silence = None if spec.participation is None else spec.participation.timeout
     with Coordinator(address, certificates, names, expected, patience, say, silence) as meeting:
         others = "" if host in LOOPBACK else ", which other machines can reach"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends.calls import Calls, Unlike
 from kdmesh.backends.results import SIGNALS
-from kdmesh.graph.disclosed import MEASURED, crossings
+from kdmesh.graph.disclosed import MEASURED, NOISY, crossings
 from kdmesh.hosts.publications import Key
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Gatekeeper:
         """Who, on which stream, and which output: "*" stands for any version of a consensus."""
         if what in ("weights", "figures, decisions"):
             return set()
-        output = {"logits": "", "consensus": "*"}.get(what, what)
+        output = {"logits": "", "consensus": "*", NOISY: "*"}.get(what, what)
         streams = MEASURED.split(", ") if stream == MEASURED else [self.calls.base(stream)]
         return {(of, one, output) for one in streams}
 

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends.calls import STAYS, Calls, Stay, Unlike
 from kdmesh.backends.wire import Garbled, pack, unpack
+from kdmesh.engine.accounts import own
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import blueprint
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, nearest
 from kdmesh.files import write_all
+from kdmesh.graph.digests import of_mesh
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.host import Host
 from kdmesh.hosts.source import Source
 from kdmesh.parties.gatekeeper import Gatekeeper
-from kdmesh.parties.joining import MOST, VERSION, agreed, public_digest
+from kdmesh.parties.joining import MOST, VERSION, public_digest
 from kdmesh.plugins import registry
 from kdmesh.spec.parties import OWN
 
@@ -42,6 +44,7 @@ KNOWN = ("builtins", "kdmesh", "torch", "numpy")
 class Member:
     """One party. ``folder``: where its agents and its parts of checkpoints are; ``say``: is told what happens;
     ``declines``: whether it takes no part in a round, from 1.
+    ``privacy``: the folder of its account, where it has a privacy budget.
     """
 
     def __init__(
@@ -51,12 +54,15 @@ class Member:
         folder: Path,
         say: Callable[[str], None] = lambda text: None,
         declines: Callable[[int], bool] = lambda number: False,
+        privacy: Path | None = None,
     ) -> None:
+        """MeshError for a party that there is not, or whose account is not there, changed or rolled back."""
         if name not in spec.parties:
             instead = nearest(name, spec.parties, "parties")
             raise MeshError(f"there is no party {name!r}", where="parties", instead=instead)
         self.spec, self.name, self.folder, self.say = spec, name, folder, say
         self.declines, self._declined = declines, set[int]()
+        self.accounts = own(make_plan(spec, registry()), name, privacy, folder)
         self.host: Host | None = None
         self.incarnation = 0
         self.over = self.failed = False
@@ -75,7 +81,7 @@ class Member:
         return {
             "kdmesh": VERSION,
             "party": self.name,
-            "mesh": agreed(plan),
+            "mesh": of_mesh(plan),
             "samples": size,
             "public": public_digest(table),
         }
@@ -144,7 +150,7 @@ class Member:
         plan = make_plan(spec, registry())
         others = {name: size for name, size in sizes.items() if name in spec.parties and name != self.name}
         checked = examine(plan, sizes=others)
-        config, _ = blueprint(Request(spec, "inline", store="off"), plan, checked)
+        config, _ = blueprint(Request(spec, "inline", store="off"), plan, checked, accounts=self.accounts)
         self.calls = Calls(plan, checked.streams, config.shapes, config.statistics, plan.answers.outputs(checked.table))
         self.gate = Gatekeeper(plan, self.name, self.calls)
         self.host = Host(self.name, config, checked.table, checked.streams, registry())

@@ -141,7 +141,7 @@ class Connection:
 class Coordinator:
     """Listens for parties, and has those that have joined. Use it in a `with`.
 
-    ``expected``: what a party must say as it joins, by name: see :func:`kdmesh.parties.joining.agreed`. ``patience``:
+    ``expected``: what a party must say as it joins, by name: see :mod:`kdmesh.parties.joining`. ``patience``:
     seconds that parties may take to come, and, where ``silence`` is not shorter, to answer; ``say`` is told who comes
     and who is refused.
     """

@@ -71,6 +71,8 @@ class Secret:
         import numpy as np
 
         keys = [self._derived("noise", mesh, purpose, repr(sigma), str(size), *query) for query in queries]
+        if not queries:
+            return gaussian.Noise(np.zeros((0, size), dtype=np.int64), float(sigma))
         bits = b"".join(hashlib.shake_256(key).digest(size * _WORD) for key in keys)
 
         def more(sample: int, block: int) -> int:

@@ -24,7 +24,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -168,19 +168,27 @@ class Account:
         """What was charged."""
         return [Gaussian(*kind[:2], count, kind[2]) for kind, count in self.counts.items()]
 
-    def affords(self, more: Gaussian) -> bool:
+    def affords(self, *more: Gaussian) -> bool:
         """Whether the budget has room for some more answers."""
         budget = self.title.budget
-        return budget.epsilon > 0 and budget.delta > 0 and self.spent([more]) <= budget.epsilon
+        return budget.epsilon > 0 and budget.delta > 0 and self.spent(more) <= budget.epsilon
 
     def room(self, sensitivity: float, sigma: float, most: int, rate: float = 1.0) -> int:
         """For how many more answers of a kind the budget has room, ``most`` at most."""
-        if self.affords(Gaussian(sensitivity, sigma, most, rate)):
+        return self.room_for([Gaussian(sensitivity, sigma, 1, rate)], most)
+
+    def room_for(self, parts: Sequence[Gaussian], most: int) -> int:
+        """The same of answers that have several parts, each with a cost of its own."""
+
+        def fits(count: int) -> bool:
+            return self.affords(*(Gaussian(one.sensitivity, one.sigma, one.count * count, one.rate) for one in parts))
+
+        if fits(most):
             return most
         low, high = 0, most
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.affords(Gaussian(sensitivity, sigma, middle, rate)) else (low, middle)
+            low, high = (middle, high) if fits(middle) else (low, middle)
         return low
 
     def spent(self, more: Iterable[Gaussian] = ()) -> float:
@@ -388,6 +396,11 @@ class Ledger:
         if _head(path) != (len(account.digests) - 1, account.head):
             _write_head(account)
         return account
+
+    def paid(self, charge: Charge) -> set[str]:
+        """Those of its queries that were charged before."""
+        purpose = charge.purpose
+        return {one for one in charge.queries if (purpose, one) in self._paid}
 
     def charge(self, charge: Charge, now: float | None = None) -> Receipt:
         """Write what queries cost, on the disk, before they are answered. MeshError where the budget does not suffice.

@@ -6,7 +6,7 @@ here once the ledger has the charge on the disk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 
 
 class Answering(Protocol):
-    """A mechanism, or one that is made of several."""
+    """A mechanism, or one that is made of several; ``disjoint`` as of a mechanism."""
 
     name: str
+    released: str
     unit: str
     adjacency: str
+    disjoint: bool
+
+    @property
+    def parts(self) -> tuple[Mechanism, ...]:
+        """What an answer is charged for, at most."""
 
     def answer(self, values: np.ndarray, draw: Draw) -> np.ndarray:
         """Answers for rows of values."""
@@ -70,6 +76,40 @@ class Desk:
         A query that was answered is answered again, with the same noise and at no cost; of other values it is refused.
         Where the budget suffices for the first part of a mechanism alone, that is charged, and nothing is answered.
         """
+        self._refuse(mechanism, queries, values)
+        return mechanism.answer(values, lambda part, rows: self._draw(part, [queries[n] for n in rows], values[rows]))
+
+    def answer_some(
+        self, mechanism: Answering, queries: Sequence[str], values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Answer those queries that were answered before, and of the others, in their order, as many as the budget has
+        room for, each with all that it may cost: the numbers of their rows, and an answer for each.
+
+        Which they are depends on what the ledger says alone, and on nothing that is private.
+        """
+        import numpy as np
+
+        self._refuse(mechanism, queries, values)
+        first = mechanism.parts[0]
+        before = self.ledger.paid(self._charge(first, dict.fromkeys(queries, "")))
+        parts = [one.cost() for one in mechanism.parts]
+        rows = [number for number, one in enumerate(queries) if one in before]
+        left = [number for number, one in enumerate(queries) if one not in before]
+        found: list[tuple[list[int], np.ndarray]] = []
+        while True:
+            if rows:
+                found.append((rows, self.answer(mechanism, [queries[n] for n in rows], values[rows])))
+            count = self.ledger.account.room_for(parts, len(left)) if left else 0
+            if not count:
+                break
+            rows, left = left[:count], left[count:]
+        if not found:
+            return np.zeros(0, dtype=np.int64), self.answer(mechanism, [], values[:0])
+        numbers = np.array([number for some, _ in found for number in some])
+        order = numbers.argsort()
+        return numbers[order], np.concatenate([answers for _, answers in found])[order]
+
+    def _refuse(self, mechanism: Answering, queries: Sequence[str], values: np.ndarray) -> None:
         title = self.ledger.account.title
         if (mechanism.unit, mechanism.adjacency) != (title.unit, title.adjacency):
             found = f"unit: {mechanism.unit}, adjacency: {mechanism.adjacency}"
@@ -78,24 +118,18 @@ class Desk:
         if len(set(queries)) != len(queries) or len(queries) != len(values):
             found = f"{len(queries)} queries, {len(set(queries))} of them different, for {len(values)} rows"
             raise MeshError(found, where=mechanism.name, instead="an id of its own for each row")
-        return mechanism.answer(values, lambda part, rows: self._draw(part, [queries[n] for n in rows], values[rows]))
+
+    def _charge(self, mechanism: Mechanism, queries: Mapping[str, str]) -> Charge:
+        """What answers of some queries, each with the tag of its values, are charged as."""
+        settings, cost = mechanism.settings, mechanism.cost()
+        return Charge(mechanism.name, settings, cost.sensitivity, cost.sigma, self.noise_by, self.mesh, queries)
 
     def _draw(self, mechanism: Mechanism, queries: Sequence[str], values: np.ndarray) -> Noise:
         """Noise for queries, once they are charged for."""
         steps = mechanism.steps(values)
         rows = [row.astype("<i8").tobytes() for row in steps]
         tags = [self.secret.tag(row, self.mesh, mechanism.purpose, one) for one, row in zip(queries, rows, strict=True)]
-        receipt = self.ledger.charge(
-            Charge(
-                mechanism.name,
-                mechanism.settings,
-                mechanism.sensitivity,
-                mechanism.sigma,
-                self.noise_by,
-                self.mesh,
-                dict(zip(queries, tags, strict=True)),
-            )
-        )
+        receipt = self.ledger.charge(self._charge(mechanism, dict(zip(queries, tags, strict=True))))
         if self.keep_private and receipt.number is not None:
             new = set(receipt.new)
             found = mechanism.private_log_q(values[[number for number, one in enumerate(queries) if one in new]])

@@ -23,7 +23,7 @@ from kdmesh.spec.base import (
 from kdmesh.spec.data import DataSpec, MixSpec, SamplingSpec, ShardSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec, HistorySpec, Ramp, TapRef, Temperature
 from kdmesh.spec.mesh import HostSpec, MeshSpec
-from kdmesh.spec.parties import ParticipationSpec, PartySpec
+from kdmesh.spec.parties import ParticipationSpec, PartySpec, PrivacySpec
 from kdmesh.spec.program import ProgramItem, Until
 from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainOverride, TrainSpec
@@ -49,6 +49,7 @@ __all__ = [
     "ObjectiveRef",
     "ParticipationSpec",
     "PartySpec",
+    "PrivacySpec",
     "ProgramItem",
     "PruningRef",
     "Ramp",

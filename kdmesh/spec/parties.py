@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kdmesh.spec.base import DatasetRef, Strict
 
@@ -12,6 +12,36 @@ OWN = "own"
 """The stream of what parties have for themselves: each agent sees its party's samples, and what it sees is private."""
 COORDINATOR = "coordinator"
 """The host of the agents that belong to no party, and of consensus nodes that several parties feed."""
+
+
+class PrivacySpec(Strict):
+    """A privacy budget: what may be made known of a party's private samples, in all and for good.
+
+    A party with one says nothing that was made of them, but with noise, on an account; see docs/federated.md.
+    """
+
+    epsilon: float = Field(allow_inf_nan=False, description="what may be spent, by Renyi divergences")
+    delta: float = Field(allow_inf_nan=False, description="at which; well below one in as many as there are samples")
+    unit: Literal["sample", "party"] = Field("sample", description="who is protected: one of its samples, or the party")
+    adjacency: Literal["replace", "add_remove"] = Field(
+        "replace", description="against what: another stands in its place, or it is not there"
+    )
+
+    @field_validator("epsilon")
+    @classmethod
+    def _spent(cls, value: float) -> float:
+        if value <= 0:
+            raise ValueError(f"with an epsilon of {value:g} nothing may be answered; write one above 0: 1, say")
+        return value
+
+    @field_validator("delta")
+    @classmethod
+    def _failing(cls, value: float) -> float:
+        if not 0 < value < 1:
+            raise ValueError(
+                f"with a delta of {value:g} Gaussian noise keeps no budget; write one between 0 and 1: 1e-5, say"
+            )
+        return value
 
 
 class PartySpec(Strict):
@@ -22,6 +52,9 @@ class PartySpec(Strict):
     data: DatasetRef | None = Field(
         None,
         description="its own samples, read nowhere else: stream `own`; the classes and columns are those of `data`",
+    )
+    privacy: PrivacySpec | None = Field(
+        None, description="a budget: nothing made of its private samples leaves it without noise, on an account"
     )
 
     @model_validator(mode="before")

@@ -5,17 +5,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from kdmesh.engine.accounts import create
 from kdmesh.errors import MeshError
+from kdmesh.graph.planner import make_plan
 from kdmesh.hosts import guard
 from kdmesh.offers import NOW, ConsensusOffer
+from kdmesh.plugins import registry
+from kdmesh.privacy.keys import SIZE, Secret
+from kdmesh.privacy.mechanisms import made
+from kdmesh.privacy.sensitivity import REPLACE, SAMPLE
+from kdmesh.spec.read import parse
 from kdmesh.streams.table import Table
 from kdmesh.testing import small
 from kdmesh.testing.alike import Alike, At, here
+
+if TYPE_CHECKING:
+    from kdmesh.privacy.gaussian import Noise
+    from kdmesh.privacy.mechanisms._base import Mechanism
+    from kdmesh.testing.run_mesh import MeshRun, RunMesh
 
 BATCH = 5
 NAMES = "abcdefghijklmnopqrstuvwxyz"
@@ -118,6 +130,30 @@ class RuleKit(Alike):
         )
         return fields, data
 
+    def run(self, offer: Any, settings: dict[str, Any], run_mesh: RunMesh, backend: str = "inline") -> MeshRun:
+        """Run the small mesh; of a rule that releases, as a party with an account."""
+        if not offer.releases:
+            return super().run(offer, settings, run_mesh, backend)
+        fields, data = self.small_mesh(offer, settings)
+        agents = [name for name in fields["agents"] if name != "student"]
+        mine = {"of": "train", "size": 0.5, "shards": {"by": "iid", "of": agents}, "private": True}
+        made = {
+            **{name: value for name, value in fields.items() if name != "placement"},
+            "data": {**fields["data"], "stratify": False},
+            "streams": {"mine": mine, "public": {"of": "train", "rest_of": ["mine"]}},
+            "parties": {"party": {"agents": agents, "privacy": {"epsilon": 1e6, "delta": 0.1}}},
+            "flows": [
+                {"from": "labels", "to": agents, "objective": "ce", "stream": "mine"},
+                *({**flow, "stream": "public"} for flow in fields["flows"]),
+            ],
+            **self.mesh,
+        }
+        assert run_mesh.folder is not None
+        root = run_mesh.folder / "accounts"
+        if not root.exists():
+            create(make_plan(parse(made), registry()), root)
+        return run_mesh(made, backend=backend, data=data, out=False, privacy=root)
+
     def draws(self, offer: ConsensusOffer, rule: Any) -> bool:
         """Whether it draws random numbers."""
         logits = self.said(self.sources[-1], space=rule.space)
@@ -216,12 +252,28 @@ class RuleKit(Alike):
             return weights
         if self.per_target:
             more["target"] = NAMES[0]
-        given = rule(values, logits=logits, present=present, **more)
+        given = (
+            self.released(offer, rule, values, present)
+            if offer.releases
+            else rule(values, logits=logits, present=present, **more)
+        )
         try:
             value, answered = guard.answers(given, offer.abstains)
         except ValueError as error:
             raise AssertionError(f"space {rule.space}: {error}") from None
         return value if answered is None else self.answered(rule, value, answered, present)
+
+    def released(self, offer: ConsensusOffer, rule: Any, values: Tensor, present: Tensor | None) -> Any:
+        """What a rule that releases says: with the same noise in each row, of a secret that all know."""
+        settings = {name: getattr(rule, name) for name in offer.config.model_fields}
+        mechanism, secret = made(offer.releases, settings, SAMPLE, REPLACE), Secret(bytes(SIZE))
+        hidden = rule.private(values.detach(), present).numpy()
+
+        def draw(part: Mechanism, rows: Any) -> Noise:
+            return secret.noise(part.sigma, part.size(hidden), "kit", part.purpose, [("", "")] * len(rows))
+
+        value, answered = rule.public(torch.from_numpy(mechanism.answer(hidden, draw)), values.shape[-1])
+        return value.to(values), answered.to(values.device)
 
     def answered(self, rule: nn.Module, value: Tensor, answered: Tensor, present: Tensor | None) -> Tensor:
         """What readers see of a rule that abstains: rows without an answer are put uniform, whatever they hold."""

@@ -110,6 +110,31 @@ class ExpGuardConfig(Config):
     )
 
 
+Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class GNMaxConfig(Config):
+    """Settings of `gnmax`."""
+
+    sigma: Deviation = Field(description="standard deviation of the noise on each class's count, in votes")
+
+
+class ConfidentGNMaxConfig(Config):
+    """Settings of `confident_gnmax`."""
+
+    threshold: float = Field(
+        gt=0, allow_inf_nan=False, description="votes that one class must have, noise included, for an answer"
+    )
+    sigma1: Deviation = Field(description="standard deviation of the noise by which that is decided, in votes")
+    sigma2: Deviation = Field(description="standard deviation of the noise by which the class is, in votes")
+
+
+class GaussianProbabilitiesConfig(Config):
+    """Settings of `gaussian_probabilities`."""
+
+    sigma: Deviation = Field(description="standard deviation of the noise on each class's probability")
+
+
 class UHCConfig(Config):
     """Settings of `uhc`."""
 
@@ -139,6 +164,7 @@ CLASSES = ("probs", "logits", "loss")  # the same, of rules that ask how sure so
 VALUES = ("probs", "marginals", "logits")
 ANY = ("classes", "values", "indicators", "relevance")  # what is combined may be answers about
 SCORES = ("classes", "relevance")  # of which a softmax makes probabilities
+PATE = "Papernot et al., Scalable Private Learning with PATE, 2018"
 YIN = "Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates, 2018"
 CONSENSUS = [
     ConsensusOffer(
@@ -219,7 +245,7 @@ CONSENSUS = [
         f"{ROOM}.threshold_vote:ThresholdVote",
         ThresholdVoteConfig,
         "plurality vote that answers only where enough sources agree",
-        "Papernot et al., Scalable Private Learning with PATE, 2018",
+        PATE,
         spaces=("probs",),
         answers=SCORES,
         abstains=True,
@@ -272,6 +298,36 @@ CONSENSUS = [
         spaces=("probs",),
         stateful=True,
         neutral=True,
+    ),
+    ConsensusOffer(
+        "gnmax",
+        f"{ROOM}.gnmax:GNMax",
+        GNMaxConfig,
+        "the class with most votes, noise included; on its party's privacy account (PATE)",
+        PATE,
+        spaces=("probs",),
+        abstains=True,
+        releases="gnmax",
+    ),
+    ConsensusOffer(
+        "confident_gnmax",
+        f"{ROOM}.confident_gnmax:ConfidentGNMax",
+        ConfidentGNMaxConfig,
+        "the same where enough votes agree, noise included, and else no answer",
+        PATE,
+        spaces=("probs",),
+        abstains=True,
+        releases="confident_gnmax",
+    ),
+    ConsensusOffer(
+        "gaussian_probabilities",
+        f"{ROOM}.gaussian_probabilities:GaussianProbabilities",
+        GaussianProbabilitiesConfig,
+        "mean probabilities with noise on each; on its party's privacy account",
+        "Dwork and Roth, The Algorithmic Foundations of Differential Privacy, 2014",
+        spaces=("probs",),
+        abstains=True,
+        releases="gaussian_probabilities",
     ),
     ConsensusOffer(
         "era",

@@ -33,16 +33,23 @@ class Mechanism(ABC):
         name: in the ledger.
         released: what an answer tells, in words.
         bounds: L2 sensitivity of a row, by unit and adjacency.
+        disjoint: whether that holds where each sample has moved the say of one member at most.
     """
 
     name: ClassVar[str]
     released: ClassVar[str]
     bounds: ClassVar[Mapping[tuple[str, str], float]]
+    disjoint: ClassVar[bool] = False
 
     def __init__(self, sigma: float, unit: str, adjacency: str) -> None:
         self.sigma, self.unit, self.adjacency = float(Gaussian(1.0, sigma).sigma), unit, adjacency
         self.sensitivity = sensitivity(self.bounds, unit, adjacency)
         self.digits = gaussian.digits(self.sigma)
+
+    @property
+    def parts(self) -> tuple[Mechanism, ...]:
+        """What an answer is charged for, at most: each part for itself."""
+        return (self,)
 
     @property
     def settings(self) -> dict[str, float]:

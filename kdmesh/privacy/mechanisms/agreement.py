@@ -29,6 +29,7 @@ class Agreement(Mechanism):
     name = "agreement"
     released = "whether the most votes for one class, noise included, reach a threshold"
     bounds = OF_LARGEST_COUNT
+    disjoint = True
 
     def __init__(self, threshold: float, sigma: float, unit: str, adjacency: str) -> None:
         super().__init__(sigma, unit, adjacency)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kdmesh.privacy.gaussian import Noise
-    from kdmesh.privacy.mechanisms._base import Draw
+    from kdmesh.privacy.mechanisms._base import Draw, Mechanism
 
 ABSTAINS = -1
 
@@ -35,11 +35,17 @@ class ConfidentGNMax:
 
     name = "confident_gnmax"
     released = "the class with most votes, noise included, or that too few agree"
+    disjoint = True
 
     def __init__(self, threshold: float, sigma1: float, sigma2: float, unit: str, adjacency: str) -> None:
         self.agreement = Agreement(threshold, sigma1, unit, adjacency)
         self.gnmax = GNMax(sigma2, unit, adjacency)
         self.unit, self.adjacency = unit, adjacency
+
+    @property
+    def parts(self) -> tuple[Mechanism, ...]:
+        """Whether votes agree, of each row; and the class, of those that do."""
+        return (self.agreement, self.gnmax)
 
     def release(self, values: np.ndarray, first: Noise, second: Noise) -> np.ndarray:
         """The class of each row, or -1, ``[N]``; ``second`` is noise for the rows alone that ``first`` lets through."""

@@ -26,6 +26,7 @@ class GNMax(Mechanism):
     name = "gnmax"
     released = "the class with most votes, noise included"
     bounds = OF_VOTES
+    disjoint = True
 
     def steps(self, values: np.ndarray) -> np.ndarray:
         """Counts of votes in steps of the grid."""

@@ -1,0 +1,206 @@
+"""What parties with a privacy budget release, looked at with the data: that an account holds what it claims.
+
+Votes are private by what Papernot et al. ask for: each sample has moved one teacher at most. That is proved here, by
+the samples' ids and by all ways on which something made of them may have reached a teacher.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from kdmesh.checks.budget import epoch_steps, phase_steps, walked
+from kdmesh.errors import MeshError
+from kdmesh.graph import budgets
+from kdmesh.graph.private import agents_of, private_streams
+from kdmesh.graph.program import Publish
+from kdmesh.graph.reach import behind
+from kdmesh.graph.sources import below
+from kdmesh.hosts.modules import origin
+from kdmesh.privacy.accounting import Gaussian, calibrated, epsilons
+from kdmesh.privacy.sensitivity import SAMPLE
+from kdmesh.spec.parties import OWN
+
+if TYPE_CHECKING:
+    from kdmesh.checks.checked import Checked
+    from kdmesh.graph.budgets import Release
+    from kdmesh.graph.plan import Plan
+
+
+class Asked(NamedTuple):
+    """How often a consensus is asked, and about how many samples each time; ``least``, ``most``: what that costs."""
+
+    release: Release
+    times: int
+    samples: int
+    least: list[Gaussian]
+    most: list[Gaussian]
+
+
+def prove(plan: Plan, found: Checked) -> None:
+    """Refuse an account that would not hold, and one that the declared rounds are sure to overdraw."""
+    hidden = _private(plan)
+    for party in plan.withholding:
+        if hidden.keys().isdisjoint(plan.hosts.get(party, ())):
+            what = f"no agent of {party} sees a private stream, so that `privacy` protects nothing"
+            instead = f"parties.{party}.data: ..., or private: true on the stream that its agents learn from"
+            raise MeshError(what, where=f"parties.{party}.privacy", instead=instead)
+    for one in budgets.releases(plan):
+        privacy = plan.spec.parties[one.party].privacy
+        assert privacy is not None
+        if budgets.mechanism(plan, one.consensus).disjoint and privacy.unit == SAMPLE:
+            _disjoint(plan, found, one, hidden)
+    for party in plan.withholding:
+        _afforded(plan, found, party)
+
+
+def asked(plan: Plan, found: Checked) -> list[Asked]:
+    """What each release is asked in all, at most."""
+    made = []
+    for one in budgets.releases(plan):
+        spec = plan.spec.streams.get(one.stream)
+        base = spec.of if spec is not None and spec.replay else one.stream
+        times, samples = _times(plan, found, one), len(found.streams[base].rows)
+        every = [Gaussian(part.sensitivity, part.sigma, times * samples) for part in _parts(plan, one)]
+        made.append(Asked(one, times, samples, every[:1], every))
+    return made
+
+
+def _parts(plan: Plan, release: Release) -> list[Gaussian]:
+    return [part.cost() for part in budgets.mechanism(plan, release.consensus).parts]
+
+
+def _times(plan: Plan, found: Checked, release: Release) -> int:
+    """How often its members publish, at most."""
+    if release.when == "once":
+        return 1
+    times = 0
+    for stage in plan.stages:
+        if {*stage.agents}.isdisjoint(release.members):
+            continue
+        for line, count in walked(stage.program.body):
+            if isinstance(line, Publish):
+                heard = line.to in (None, release.consensus) and not {*line.agents}.isdisjoint(release.members)
+                times += count if release.when == "round" and heard else 0
+            elif release.when == "epoch" and (steps := phase_steps(plan, found, stage, line)):
+                times += count * (max(steps.values()) // max(epoch_steps(plan, found, stage, line).values()))
+    return times
+
+
+def _afforded(plan: Plan, found: Checked, party: str) -> None:
+    """Refuse what the budget cannot hold whatever is answered; note where it may not hold all."""
+    budget, every = budgets.budget(plan, party), [one for one in asked(plan, found) if one.release.party == party]
+    least, most = ([cost for one in every for cost in getattr(one, which)] for which in ("least", "most"))
+    where = f"parties.{party}.privacy.epsilon"
+    if (spent := epsilons(least, budget.delta)["rdp"]) > budget.epsilon:
+        told = ", ".join(f"{one.release.consensus}: {one.times:,} x {one.samples:,}" for one in every)
+        what = f"answers about so many samples ({told}) cost epsilon {spent:.4g}, at delta {budget.delta:g}"
+        instead = "fewer samples, fewer rounds, or more noise"
+        if len(least) == 1:
+            sigma = calibrated(budget.epsilon, budget.delta, least[0].count, least[0].sensitivity)
+            instead = f"sigma {math.ceil(sigma * 100) / 100:g}, fewer samples or fewer rounds"
+        raise MeshError(f"{what}, more than the {budget.epsilon:g} that may be spent", where=where, instead=instead)
+    if (spent := epsilons(most, budget.delta)["rdp"]) > budget.epsilon:
+        what = f"where all samples are answered, that costs epsilon {spent:.4g} of {budget.epsilon:g}"
+        found.notes.append(f"{where}: {what}; once it is spent, samples go without an answer")
+
+
+# -- disjoint teachers -------------------------------------------------------------------------------------------------
+
+
+def _disjoint(plan: Plan, found: Checked, release: Release, hidden: dict[str, list[str]]) -> None:
+    """Refuse teachers of whom two may have learned of one sample. ``hidden``: private streams by who sees them."""
+    where, sources = f"consensus.{release.consensus}", _sources(plan)
+    for stream in dict.fromkeys(name for names in hidden.values() for name in names):
+        _refuse_sorted(plan, found, stream, release.rule)
+    owner = torch.full((len(found.table),), -1)
+    for number, member in enumerate(release.members):
+        _refuse_unknown(plan, member, release.rule)
+        for agent, stream in _learned(plan, member, sources, hidden):
+            rows = found.streams[stream].rows_for(agent)
+            twice = rows[(owner[rows] >= 0) & (owner[rows] != number)]
+            if len(twice):
+                other = release.members[int(owner[twice[0]])]
+                through = "" if agent == member else f", through {agent}"
+                what = (
+                    f"{len(twice):,} samples of {stream!r} reach both {other} and {member}{through}: one of them would"
+                )
+                instead = "shards: {by: iid, of: [...]} for the stream that they learn from, and no flow between them"
+                raise MeshError(f"{what} move two votes", where=where, instead=instead)
+            owner[rows] = number
+
+
+def _private(plan: Plan) -> dict[str, list[str]]:
+    """By agent, the private streams that it sees; nothing of those who see none."""
+    hidden, found = private_streams(plan.spec), dict[str, dict[str, None]]()
+    for edge in plan.edges:
+        for agent in agents_of(edge, plan.spec, plan.consensus) if edge.stream in hidden else ():
+            found.setdefault(agent, {})[edge.stream] = None
+    return {agent: [*streams] for agent, streams in found.items()}
+
+
+def _learned(
+    plan: Plan, member: str, sources: dict[str, set[str]], hidden: dict[str, list[str]]
+) -> list[tuple[str, str]]:
+    """All agents of which something may have reached a teacher, itself first, each with a private stream that it sees.
+
+    What was released before is everyone's, and counted.
+    """
+    left = [plan.owner[member]]
+    for owner in left:  # grows while it is read
+        left += sorted(sources.get(owner, set()) - {*left})
+    agents = [agent for agent in hidden if plan.owner[agent] in left]
+    return [(agent, stream) for agent in sorted(agents, key=lambda one: one != member) for stream in hidden[agent]]
+
+
+def _sources(plan: Plan) -> dict[str, set[str]]:
+    """By owner of weights, the owners of those whose signals or weights reach them."""
+    found: dict[str, set[str]] = {}
+
+    def reaches(source: str, target: str) -> None:
+        if source in plan.owner and target in plan.owner and plan.owner[source] != plan.owner[target]:
+            found.setdefault(plan.owner[target], set()).add(plan.owner[source])
+
+    for edge in plan.edges:
+        for end, through in behind(edge, plan.consensus):
+            if not any(plan.consensus[name].releases for name in through):
+                reaches(end.source, edge.target)
+    pools = plan.merging.pools
+    for flow in plan.merging.flows:
+        for reader in plan.merging.readers(flow.target) if flow.target in pools else [flow.target]:
+            reaches(flow.source, reader)
+    for name, agent in plan.spec.agents.items():
+        if agent.ema is not None:
+            reaches(agent.ema.of, name)
+    return found
+
+
+def _refuse_unknown(plan: Plan, member: str, rule: str) -> None:
+    """Refuse a teacher that begins with weights of which nobody knows what they have learned."""
+    first = plan.spec.agents[origin(plan, plan.owner[member])]
+    if first.weights is not None:
+        what = f"{member} begins with weights of a file, which may have learned of any sample, and votes by {rule}"
+        raise MeshError(
+            what, where=f"agents.{member}.weights", instead="weights that are drawn; or gaussian_probabilities"
+        )
+
+
+def _refuse_sorted(plan: Plan, found: Checked, stream: str, rule: str) -> None:
+    """Refuse samples that are dealt to teachers by what they are: one that was another would move others."""
+    chain = [name for name in (stream, *below(plan.spec, stream)) if name in plan.spec.streams]
+    for name in chain:
+        spec = plan.spec.streams[name]
+        for field in ("select", "where", "only", "without"):
+            if getattr(spec, field) is not None:
+                what = f"who is in {name!r} depends on what samples are ({field}), and {rule} counts on places"
+                raise MeshError(what, where=f"streams.{name}.{field}", instead="size, or leave it out")
+        if spec.shards is not None and spec.shards.by != "iid":
+            what = f"samples of {name!r} are dealt by what they are, so that one that was another would move others"
+            raise MeshError(what, where=f"streams.{name}.shards.by", instead="by: iid")
+    whole = (stream, *below(plan.spec, stream))
+    stratified = plan.spec.data is not None and plan.spec.data.stratify and found.table.strata is not None
+    if stratified and OWN not in whole:
+        what = "splits keep the classes' shares, so that a sample of another class would move others between teachers"
+        raise MeshError(what, where="data.stratify", instead="stratify: false")
