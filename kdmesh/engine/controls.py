@@ -303,6 +303,7 @@ def _mesh(
             "flows": flows,
             "program": program or [],
             "parties": places,
+            "participation": None,
             "placement": "auto" if places else "together",
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from test_gatekeeper import Caller, Room, hosted, one_at_a_time, said
 
 from kdmesh.backends.calls import Calls, Unlike
+from kdmesh.backends.inline import InlineBackend
 from kdmesh.backends.parties import PartiesBackend
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import blueprint, run_once
@@ -267,6 +269,54 @@ def test_streams_that_one_party_has_alone_are_answered_for_alike(tmp_path):
     one_at_a_time(room)
     backend = PartiesBackend(room)
     summary, _, _ = run_once(Request(spec, hosted=backend), session=hosted(backend))
+    assert [agent["weights_sha256"] for agent in summary["agents"].values()] == [
+        agent["weights_sha256"] for agent in simulated["agents"].values()
+    ]
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def test_a_run_that_breaks_off_ends_with_the_same_bits(spec, simulated, tmp_path, monkeypatch):
+    """Labels are told again; features come from its checkpoint."""
+    inner = InlineBackend.call
+
+    def run(last, **more):
+        calls = 0
+
+        def call(self, *args, **options):
+            nonlocal calls
+            calls += 1
+            if calls == last:
+                raise Killed
+            return inner(self, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(InlineBackend, "call", call)
+            return run_once(Request(spec, "inline", checkpoint_seconds=0, **more))[0], calls
+
+    _, calls = run(0, out=tmp_path / "whole")
+    for last in (calls // 3, calls // 2, 2 * calls // 3):
+        with suppress(Killed, KeyboardInterrupt):
+            run(last, out=tmp_path / str(last))
+        (folder,) = (tmp_path / str(last)).glob("*/*")
+        assert not (folder / "summary.json").exists()
+        summary, _ = run(0, resume=folder)
+        for name, agent in simulated["agents"].items():
+            assert summary["agents"][name]["weights_sha256"] == agent["weights_sha256"], (name, last)
+
+
+def test_cards_and_summary_say_what_was_disclosed(spec, tmp_path):
+    summary, folder, _ = run_once(Request(spec, "inline", out=tmp_path))
+    said = "a discloses features to server, which tell of private samples: no privacy is claimed"
+    assert said in summary["notes"]
+    assert f"- {said}" in (folder.root / "agents" / "server" / "README.md").read_text()
+
+
+@pytest.mark.ray
+def test_parties_in_processes_of_their_own_have_the_same_bits(spec, simulated, ray_session):
+    summary, _, _ = run_once(Request(spec), session=ray_session)
     assert [agent["weights_sha256"] for agent in summary["agents"].values()] == [
         agent["weights_sha256"] for agent in simulated["agents"].values()
     ]

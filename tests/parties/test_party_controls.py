@@ -163,3 +163,10 @@ def test_what_pools_nothing_is_refused(streams, where, said):
     with pytest.raises(MeshError, match=said) as error:
         examine(plan(connect=[], flows=POOLED, streams=streams))
     assert error.value.where == where
+
+
+def test_controls_have_all_parties_in_all_rounds():
+    made = plan(participation={"fraction": 0.5})
+    for control in (controls.alone(made, "a", 10), controls.averaged(made, "a", 10), controls.pooled(made, "a", 10)):
+        assert control.participation is None
+        examine(make_plan(control, registry()))
