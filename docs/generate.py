@@ -60,7 +60,7 @@ from kdmesh.spec.explain import words_of
 from kdmesh.spec.flows import DenominatorSpec
 from kdmesh.spec.personal import PersonalSpec
 from kdmesh.spec.prepare import PrepareSpec
-from kdmesh.spec.train import EarlyStopping, KeepBest
+from kdmesh.spec.train import EarlyStopping, KeepBest, PrivateTraining
 from kdmesh.strategies import Canvas, Strategy
 from kdmesh.streams.table import Table
 from kdmesh.tasks import Task
@@ -838,6 +838,7 @@ drop_last: false
 optimizer: {adamw: {lr: 1e-3}}
 schedule: {cosine: {warmup: 100}}
 clip: 1.0
+private: null
 accumulate: 1
 forward_size: 64
 precision: fp32
@@ -846,6 +847,10 @@ device: cpu
 early_stopping: {metric: loss, patience: 5}
 keep_best: null
 evaluate_every: 1
+""",
+    PrivateTraining: """\
+noise_multiplier: 1.0
+max_grad_norm: 1.0
 """,
     EarlyStopping: """\
 metric: accuracy
@@ -1292,6 +1297,7 @@ HEADINGS: dict[type[Strict], str] = {
     AnswersSpec: "`agents.NAME.answers`",
     EmaSpec: "`agents.NAME.update.ema`",
     TrainSpec: "`train`, and `agents.NAME.train` for one agent",
+    PrivateTraining: "`train.private`, and `agents.NAME.train.private`",
     EarlyStopping: "`train.early_stopping`",
     KeepBest: "`train.keep_best`",
     TextSpec: "`text`",

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from kdmesh.checks.budget import epoch_steps, phase_steps, walked
+from kdmesh.checks.private_training import Private, private_steps
 from kdmesh.errors import MeshError
 from kdmesh.graph import budgets
 from kdmesh.graph.private import agents_of, private_streams
+from kdmesh.graph.private_training import told
 from kdmesh.graph.program import Publish
 from kdmesh.graph.reach import behind
 from kdmesh.graph.sources import below
 from kdmesh.hosts.modules import origin
 from kdmesh.privacy.accounting import Gaussian, calibrated, epsilons
+from kdmesh.privacy.ledger import Budget
 from kdmesh.privacy.sensitivity import SAMPLE
 from kdmesh.spec.parties import OWN
 
@@ -52,8 +55,12 @@ def prove(plan: Plan, found: Checked) -> None:
         assert privacy is not None
         if budgets.mechanism(plan, one.consensus).disjoint and privacy.unit == SAMPLE:
             _disjoint(plan, found, one, hidden)
+    for private in private_steps(plan, found):
+        _refuse_sorted(plan, found, private.stream, f"private training of {private.agent}")
     for party in plan.withholding:
         _afforded(plan, found, party)
+    for private in private_steps(plan, found):
+        found.mark(told(plan, private.agent, private.samples, private.steps))
 
 
 def asked(plan: Plan, found: Checked) -> list[Asked]:
@@ -93,6 +100,9 @@ def _afforded(plan: Plan, found: Checked, party: str) -> None:
     """Refuse what the budget cannot hold whatever is answered; note where it may not hold all."""
     budget, every = budgets.budget(plan, party), [one for one in asked(plan, found) if one.release.party == party]
     least, most = ([cost for one in every for cost in getattr(one, which)] for which in ("least", "most"))
+    trained = [one for one in private_steps(plan, found) if one.party == party]
+    _affordable(budget, trained, f"parties.{party}.privacy.epsilon")
+    least, most = ([*some, *(one.cost for one in trained)] for some in (least, most))
     where = f"parties.{party}.privacy.epsilon"
     if (spent := epsilons(least, budget.delta)["rdp"]) > budget.epsilon:
         told = ", ".join(f"{one.release.consensus}: {one.times:,} x {one.samples:,}" for one in every)
@@ -105,6 +115,20 @@ def _afforded(plan: Plan, found: Checked, party: str) -> None:
     if (spent := epsilons(most, budget.delta)["rdp"]) > budget.epsilon:
         what = f"where all samples are answered, that costs epsilon {spent:.4g} of {budget.epsilon:g}"
         found.notes.append(f"{where}: {what}; once it is spent, samples go without an answer")
+
+
+def _affordable(budget: Budget, trained: list[Private], where: str) -> None:
+    """Refuse more steps of private training than the budget holds; with what noise it would hold these."""
+    if (spent := epsilons([one.cost for one in trained], budget.delta)["rdp"]) <= budget.epsilon:
+        return
+    told = ", ".join(f"{one.agent}: {one.steps:,} steps, rate {one.mechanism.rate:.4g}" for one in trained)
+    what = f"private training ({told}) costs epsilon {spent:.4g}, at delta {budget.delta:g}, more than the "
+    instead = "fewer steps, smaller batches, or more noise"
+    if len(trained) == 1:
+        (one,) = trained
+        sigma = calibrated(budget.epsilon, budget.delta, one.steps, 1.0, rate=one.mechanism.rate)
+        instead = f"noise_multiplier: {math.ceil(sigma * 1000) / 1000:g}, fewer steps or smaller batches"
+    raise MeshError(f"{what}{budget.epsilon:g} that may be spent", where=where, instead=instead)
 
 
 # -- disjoint teachers -------------------------------------------------------------------------------------------------

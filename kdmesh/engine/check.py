@@ -45,7 +45,7 @@ from kdmesh.graph.idle import idle, untaught
 from kdmesh.graph.reach import consensus_from, readers, sources
 from kdmesh.graph.unkept import unkept
 from kdmesh.graph.unrun import refuse_unrun
-from kdmesh.hosts import guard, making, parameters
+from kdmesh.hosts import guard, making, noised, parameters
 from kdmesh.hosts.compression.pruning import Pruned, pruned_of
 from kdmesh.hosts.modes import held
 from kdmesh.hosts.modules import build, origin, output
@@ -180,6 +180,8 @@ def _examined(
     _streams(plan, found)
     private.prove(plan, found)
     _models(plan, found, modules)
+    for name in plan.private_agents:
+        noised.prove(build(plan, name, found.reading, registry(), modules), found.reading, found.streams, name)
     prompts.drawn(plan, found)
     looked_up.covered(plan, found)
     if here:

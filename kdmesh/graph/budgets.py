@@ -150,7 +150,7 @@ def _unit(plan: Plan, party: str) -> None:
 def _leaves(plan: Plan, party: str) -> None:
     """Refuse what leaves without noise, but over flows that say so."""
     for one in crossings(plan):
-        if one.source != party or one.private or one.what == NOISY:
+        if one.source != party or one.private or one.what == NOISY or one.of in plan.private_agents:
             continue
         on = f" on {one.stream!r}" if one.stream else ""
         what = f"{one.what} of {one.of}{on} would leave {party}, which has a privacy budget, without noise"
@@ -183,6 +183,8 @@ def _decides(plan: Plan, party: str) -> None:
     """Refuse decisions of the coordinator that are made of what a party's agents measure, or agree on."""
     here = {*plan.hosts.get(party, ())}
     for agent in plan.hosts.get(party, ()):
+        if agent in plan.private_agents:
+            continue  # its figures are made of its weights
         train = plan.train(agent)
         for field in ("early_stopping", "keep_best"):
             if getattr(train, field) is not None:

@@ -142,7 +142,8 @@ def _measured(plan: Plan) -> list[Crossing]:
                     said = end.output or "logits"
                     found.append(Crossing(home, at, said, end.source, MEASURED, f"to measure {name}"))
     for party, agents in plan.hosts.items():
-        if party != COORDINATOR and party not in plan.withholding:
+        if party != COORDINATOR:
+            agents = [name for name in agents if party not in plan.withholding or name in plan.private_agents]
             found += [
                 Crossing(party, COORDINATOR, "figures, decisions", name, MEASURED, "to report") for name in agents
             ]
@@ -160,7 +161,7 @@ def check_weights(plan: Plan) -> None:
         plan.owner,
     )
     for flow in plan.merging.flows:
-        streams = seen.get(owner.get(flow.source, ""), {})
+        streams = {} if flow.source in plan.private_agents else seen.get(owner.get(flow.source, ""), {})
         ends = plan.merging.readers(flow.target) if flow.target in plan.merging.pools else [flow.target]
         leaves = bool(streams) and any(owner[end] != owner[flow.source] for end in ends)
         home = plan.pool_home(flow.target) if flow.target in plan.merging.pools else host_of[flow.target]

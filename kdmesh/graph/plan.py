@@ -192,7 +192,12 @@ class Plan:
     def withheld(self, name: str) -> bool:
         """Whether figures of an agent, or of a consensus, stay with its party, or nobody has any: it releases."""
         where = self.evaluator(name) if name in self.consensus else self.host_of.get(name, "")
-        return where in self.withholding
+        return where in self.withholding and name not in self.private_agents
+
+    @cached_property
+    def private_agents(self) -> list[str]:
+        """The agents that train privately: what is made of their weights may be told."""
+        return [name for name in self.spec.agents if self.owner[name] == name and self.train(name).private is not None]
 
     def judged(self, agent: str) -> bool:
         """Whether some consensus of this agent's answers asks for its errors on validation."""

@@ -17,6 +17,7 @@ from kdmesh.graph import (
     participation,
     parties,
     private,
+    private_training,
     renewal,
     stages,
     steps,
@@ -106,6 +107,7 @@ def make_plan(spec: MeshSpec, registry: Registry) -> Plan:
     private.check_private(long, edges, plan.host_of, consensus, registry)
     disclosed.check_weights(plan)
     _stages(plan, sets, stage_of, generation, waits)
+    private_training.check(plan)
     budgets.check(plan)
     check.batch_sizes(plan)
     gates.check(plan, registry)

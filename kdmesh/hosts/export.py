@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, read, write, write_all, write_json
 from kdmesh.graph.disclosed import told as disclosed
+from kdmesh.graph.private_training import noised, told
 from kdmesh.hosts.loading import loadable
 from kdmesh.hosts.looked_up import asks
 from kdmesh.hosts.metrics import scalars
@@ -180,7 +181,8 @@ def _sources(host: HostState, agent: str) -> list[Path]:
 
 def _describe(host: HostState, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
     write_json(root / (OURS if own else CONFIG), _config(host, agent, own))
-    write(root / "README.md", _text_card(agent, card, host, refers) if own else _card(agent, card, host))
+    said = _text_card(agent, card, host, refers) if own else _card(agent, card, host)
+    write(root / "README.md", said + _private(agent, host))
     if not host.reading.texts and agent not in host.plan.inputs and (made := host.reading.prepared(agent)) is not None:
         write_all(root, made.files())
 
@@ -360,6 +362,15 @@ def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _private(agent: str, host: HostState) -> str:
+    """What the card says of an agent that trained privately: what that cost, and what it assumes."""
+    if agent not in host.plan.private_agents:
+        return ""
+    (stream,) = sorted(noised(host.plan, agent))[:1]
+    samples = len(host.streams[stream].rows_for(agent))
+    return f"\n## Privacy\n\n{told(host.plan, agent, samples, host.weights[agent].updates)}.\n"
 
 
 def _usage(agent: str, host: HostState) -> list[str]:

@@ -262,7 +262,7 @@ class GatedTerm(Term):
         own = self.own(context)
         raw = signal
         if self.columns is not None:
-            own, signal = self._shared(own, signal)
+            own, signal = self.shared(own, signal)
         if not len(own):
             return None
         own, signal = beside(own, signal)
@@ -286,7 +286,7 @@ class GatedTerm(Term):
         """Each row's loss ``l_i``: B times the gradient by ``w_i`` of ``sum_i w_i l_i / B``, an objective's."""
         looked = self.gate.looked(context)
         if looked is not None:
-            own, signal = (looked.value, raw) if self.columns is None else self._shared(looked.value, raw)
+            own, signal = (looked.value, raw) if self.columns is None else self.shared(looked.value, raw)
         own, value = (dense(side).detach() for side in faced(own, signal.value))
         if self._seed is not None:
             reseed(at_step(self._seed, context.step), self._device)

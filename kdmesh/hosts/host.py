@@ -104,6 +104,8 @@ class Host(HostState):
         self.answering.pop(stage, None)
         self.step = None
         for name in self.plan.stage(stage).weights:
+            if name in self.per_sample:
+                self.per_sample.pop(name).close()
             if name in self.weights:
                 self.weights[name].train(False)
 
@@ -288,7 +290,7 @@ class Host(HostState):
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Per agent: parameters, sha256 of the weights, latency of one sample in ms, forwards made."""
-        return {name: withheld.described(self, measure.describe(self, one)) for name, one in self.agents.items()}
+        return {name: withheld.described(self, name, measure.describe(self, one)) for name, one in self.agents.items()}
 
     def account(self) -> Summary | None:
         """What the party here has spent of its privacy budget; None where it has none."""

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.errors import FAULTS
 from kdmesh.graph.edges import LABELS, Edge
 from kdmesh.graph.parties import variant
+from kdmesh.graph.private_training import noised
 from kdmesh.graph.reach import speaker
 from kdmesh.graph.steps import ANSWERS, Op
 from kdmesh.hosts import build, guard, rules, side_inputs
 from kdmesh.hosts.agent import reseed
 from kdmesh.hosts.classes import labels as known_labels
 from kdmesh.hosts.consensus import Moment
+from kdmesh.hosts.drawn import Drawn, by_chance
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.read_texts import ReadTexts, labels_of, spoken_by
@@ -69,13 +71,23 @@ class Inputs:
         self._written: dict[tuple[Any, ...], Written | Rollouts] = {}  # by stream, device, own prompt and tokenizer
         self.wrote: list[Wrote] = []  # texts, since the last report
         self._seeds: dict[tuple[str, str | None], int] = {}  # of what rules draw
+        self._drawn: dict[str, Drawn] = {}  # by agent that trains privately
 
     def shard(self, agent: str, stream: str) -> BatchSource:
         """The agent's shard view of a stream, on the agent's device."""
+        if stream in noised(self.host.plan, agent) and self.host.plan.owner[agent] in self.ends:
+            return self._by_chance(agent, stream)
         device, spec = self.host.agents[agent].device, self.host.plan.spec.streams.get(stream)
         if spec is None or spec.generated_by is None:
             return self.host.loader.shard(stream, agent, device, told=True)
         return self._writing(spec, stream, agent, device)
+
+    def _by_chance(self, agent: str, stream: str) -> Drawn:
+        """A private stream as an agent sees it that trains privately."""
+        if agent not in self._drawn:
+            where = f"{self.stage.name}, {self.lesson}"
+            self._drawn[agent] = by_chance(self.host, agent, stream, where, self.settings.batch_size)
+        return self._drawn[agent]
 
     def _writing(self, spec: StreamSpec, stream: str, agent: str, device: torch.device) -> Written | Rollouts:
         """A written stream as an agent, here or elsewhere, sees it; agents that see the same share it."""

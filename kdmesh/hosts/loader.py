@@ -155,20 +155,23 @@ class ShardView:
             if step < 0:
                 return None
         at, epoch = self._at(step, size, drop_last)
-        again = epoch + AGAIN if self.stream.replay else epoch
+        if isinstance(self.x, Unread) and self.x.asks:
+            self.x.soon(at)
+            for later in self.ahead(step + 1 + self.stream.replay, size, drop_last, SOON):
+                self.x.soon(later)
+        return self.cut(at, epoch + AGAIN if self.stream.replay else epoch)
+
+    def cut(self, at: Tensor, epoch: int) -> Batch:
+        """The samples at positions as a batch of an epoch."""
         if isinstance(self.x, Encoded):
             tokens = self.x.batch(at)
             known = tokens.targets if self.units else None if self._truth is None else self._truth[at]
-            return Batch(tokens, known if self.stream.labelled else None, at, again)
+            return Batch(tokens, known if self.stream.labelled else None, at, epoch)
         y = None if self.y is None else torch.index_select(self.y, 0, at)
         if isinstance(self.x, Unread):
             assert self._take is not None
-            if self.x.asks:
-                self.x.soon(at)
-                for later in self.ahead(step + 1 + self.stream.replay, size, drop_last, SOON):
-                    self.x.soon(later)
-            return Batch(self._take(at), y, at, again)
-        return Batch(torch.index_select(self.x, 0, at), y, at, again)
+            return Batch(self._take(at), y, at, epoch)
+        return Batch(torch.index_select(self.x, 0, at), y, at, epoch)
 
     def ahead(self, step: int, size: int, drop_last: bool, most: int) -> list[Tensor]:
         """The positions of the batches of a step and, within its epoch, of those that follow: at most so many."""

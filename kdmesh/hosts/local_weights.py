@@ -69,6 +69,15 @@ class LocalWeights(Weights):
         """Add the gradients of a loss, which is scaled where they are computed in fp16."""
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
+    def trained(self) -> list[nn.Parameter]:
+        """The module's parameters that are trained, in its order."""
+        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+
+    def add(self, gradients: list[Tensor]) -> None:
+        """Add gradients that were made elsewhere."""
+        for parameter, gradient in zip(self.trained(), gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
     def step(self) -> None:
         """Clip, update, and move the schedule on."""
         assert self.optimizer is not None

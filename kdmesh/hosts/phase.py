@@ -8,10 +8,12 @@ from kdmesh.graph.reach import readers
 from kdmesh.graph.steps import ANSWERS, Op
 from kdmesh.hosts import guard, oddities
 from kdmesh.hosts.answering import answer_op
-from kdmesh.hosts.forward import forward_op, trains
+from kdmesh.hosts.drawn import Drawn
+from kdmesh.hosts.forward import forward_op, refuse_detached, trains
 from kdmesh.hosts.generating import generate_op
 from kdmesh.hosts.inputs import Inputs
 from kdmesh.hosts.loader import ShardView
+from kdmesh.hosts.noised import forward_privately
 from kdmesh.hosts.publications import Key
 from kdmesh.hosts.rollouts import TEXT_PARTS
 from kdmesh.hosts.step import frozen_copy
@@ -75,6 +77,8 @@ class CompiledPhase:
         if op.kind in ANSWERS.values():
             return answer_op(self.inputs, op) if op.node in self.host.agents else None
         if op.node in self.host.agents:
+            if isinstance(view := self.inputs.shard(op.node, op.stream), Drawn):
+                return forward_privately(self.inputs, op, view, refuse_detached)
             return forward_op(self.inputs, self.recorded, op)
         if op.node in self.host.plan.consensus:
             readers = [e.target for e in self.plan.edges if e.source == op.node and e.target in self.host.agents]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
     from kdmesh.hosts.agent import Agent
     from kdmesh.hosts.consensus import Consensus
+    from kdmesh.hosts.per_sample import PerSample
     from kdmesh.hosts.preprocessing import Files
     from kdmesh.hosts.rollouts import Author
     from kdmesh.hosts.standing import Given
@@ -152,6 +153,7 @@ class HostState:
         self.values: dict[str, list[str]] = config.values  # of columns that are read, also in samples elsewhere
         self.weights: dict[str, Weights] = {}  # by owner
         self.agents: dict[str, Agent] = {}
+        self.per_sample: dict[str, PerSample] = {}  # of agents that train privately, while they do
         self.snapshots: dict[str, Agent] = {}
         self.consensus: dict[str, Consensus] = {}
         self.pools: dict[str, Any] = {}  # rules that combine weights here, by consensus

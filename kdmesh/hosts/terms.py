@@ -64,7 +64,7 @@ class Term:
             else {}
         )
 
-    def _shared(self, own: Any, signal: Signal) -> tuple[Any, Signal]:
+    def shared(self, own: Any, signal: Signal) -> tuple[Any, Signal]:
         """Both sides, of the columns that both have: softmax renormalises over these."""
         if isinstance(self.columns, Tensor):
             return dense(own)[..., self.columns], signal
@@ -123,7 +123,7 @@ class Term:
             return None
         own = self.own(context)
         if self.columns is not None:
-            own, signal = self._shared(own, signal)
+            own, signal = self.shared(own, signal)
         own, signal = beside(own, signal)
         self.seen = (own, signal)
         if not len(own):
@@ -206,7 +206,7 @@ class SpreadTerm(Term):
         for edge, signal, weight in zip(node.members, signals, weights, strict=True):
             if signal is None:
                 continue
-            mine, theirs = self._shared(own, signal) if self.columns is not None else (own, signal)
+            mine, theirs = self.shared(own, signal) if self.columns is not None else (own, signal)
             mine, theirs = beside(mine, theirs)
             self.seen = mine, Signal(theirs.value, theirs.form, weight if len(weight) == len(theirs.value) else None)
             rows = theirs.value if "spans" in self.edge.needs else mine

@@ -14,12 +14,16 @@ from torch import Tensor
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.graph.edges import Edge
 from kdmesh.graph.mixing import about_samples
+from kdmesh.graph.private_training import noised
 from kdmesh.graph.steps import Op
 from kdmesh.hosts import blame, guard
+from kdmesh.hosts.drawn import Drawn
 from kdmesh.hosts.gates import GatedTerm, gated
 from kdmesh.hosts.grouped import GroupedTerm
 from kdmesh.hosts.mixed import MixedTerm
+from kdmesh.hosts.noised import Noised
 from kdmesh.hosts.parts import PartTerm
+from kdmesh.hosts.per_sample import spared
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, shared_targets
 from kdmesh.signals.wide import wide
@@ -114,6 +118,8 @@ class Update:
             leader = self.host.weights[self.host.plan.owner[weights.ema.of]]
             return lambda context: weights.follow(leader) if leader.updates != weights.updates else None
         group = self._groups[op.node]
+        if (private := self._private(op.node)) is not None:
+            return private
         order = [other.node for other in self.inputs.plan.ops if other.kind == "u" and other.node in group]
         if order[-1] != op.node:
             return None
@@ -213,6 +219,40 @@ class Update:
 
         reach = reached(self.host.plan, [term.edge for term in terms], [weights.name for weights in group])
         return gated(self.inputs, group, terms, reach, loss_and_gradient, skipped)
+
+    def _private(self, name: str) -> Callable[[StepContext], None] | None:
+        """The same of weights that are trained privately, in this phase of private samples; None of others."""
+        host, streams = self.host, noised(self.host.plan, name) if name in self.host.agents else frozenset()
+        terms = self._terms([host.weights[name]]) if streams else []
+        hidden = [term for term in terms if term.edge.stream in streams]
+        view = self.inputs.shard(name, hidden[0].edge.stream) if hidden else None
+        if not isinstance(view, Drawn):
+            return None
+        weights, part = host.weights[name], Noised(self.inputs, name, view)
+        plain = [term for term in terms if term.edge.stream not in streams]
+        flows, record = tuple(term.edge.id for term in terms), self._by_flow.append
+
+        def step(context: StepContext) -> None:
+            host.threads(weights.settings.threads)
+            weights.zero()
+            values: dict[int, Any] = {}
+            total: Tensor | None = None
+            for term in plain:
+                try:
+                    loss = term(context)
+                except FAULTS as error:
+                    term.attribute_error(error, context.step)
+                if loss is not None:
+                    values[term.edge.id] = loss.detach()
+                    total = loss if total is None else total + loss
+            record((context.step, flows, [values.get(flow) for flow in flows]))
+            if total is not None and total.requires_grad:
+                with spared():
+                    weights.backward(total)
+            weights.add(part.gradient(context, hidden, weights.trained()))
+            weights.step()
+
+        return step
 
     def _share(self, term: Term, accumulate: int, last: int) -> Callable[[int], float]:
         """A micro-batch's share of its accumulation window, so that denominators cover the whole window."""

@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdmesh.errors import MeshError
 from kdmesh.hosts.identity import identity
 
 if TYPE_CHECKING:
@@ -80,6 +81,15 @@ class Weights(ABC):
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss, a scalar; of weights that are updated together the first is asked."""
+
+    def trained(self) -> list[nn.Parameter]:
+        """The module's parameters that are trained, in its order; MeshError of weights that are not all here."""
+        what = "its weights are not in one process, where gradients are clipped sample by sample"
+        raise MeshError(what, where=f"agents.{self.name}.train.private", instead="leave it out")
+
+    def add(self, gradients: list[Tensor]) -> None:
+        """Add gradients that were made elsewhere, one for each of :meth:`trained`."""
+        self.trained()
 
     @abstractmethod
     def step(self) -> None:

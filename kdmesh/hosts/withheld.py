@@ -32,7 +32,7 @@ def oddities(host: HostState, odd: list[Oddity]) -> list[Oddity]:
 
 def figures(host: HostState, agent: str, stream: str, found: dict[str, Any]) -> dict[str, Any]:
     """An agent's figures on a stream: its party keeps them."""
-    if not host.withholds:
+    if not host.withholds or agent in host.plan.private_agents:
         return found
     known = host.config.accounts.get(host.name)
     if known is not None and found:
@@ -40,6 +40,9 @@ def figures(host: HostState, agent: str, stream: str, found: dict[str, Any]) -> 
     return {}
 
 
-def described(host: HostState, facts: dict[str, Any]) -> dict[str, Any]:
-    """What describes an agent."""
-    return {name: facts[name] for name in PUBLIC} | NOTHING if host.withholds else facts
+def described(host: HostState, agent: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """What describes an agent; of one that trains privately all that is made of its weights."""
+    if not host.withholds:
+        return facts
+    told = ("weights_sha256", "moved") if agent in host.plan.private_agents else ()
+    return {name: facts[name] for name in PUBLIC} | NOTHING | {name: facts[name] for name in told}

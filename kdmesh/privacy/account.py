@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -17,15 +18,17 @@ from kdmesh.errors import MeshError
 from kdmesh.privacy import keys
 from kdmesh.privacy.ledger import Budget, Ledger, Title, read
 from kdmesh.privacy.releasing import Answering, Desk
+from kdmesh.privacy.steps import Charged, Rehearsed, Steps
 from kdmesh.privacy.summary import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
 
     from kdmesh.privacy.gaussian import Noise
     from kdmesh.privacy.mechanisms._base import Mechanism
+    from kdmesh.privacy.mechanisms.dp_sgd import DPSGD
     from kdmesh.privacy.summary import Summary
 
 SECRET, LEDGER, FIGURES = "secret", "ledger", "figures.jsonl"
@@ -38,6 +41,9 @@ class Account(Protocol):
         self, mechanism: Answering, mesh: str, queries: Sequence[str], values: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of the rows of ``values [N, K]`` that are answered, and an answer for each."""
+
+    def steps(self, mesh: str, agent: str, mechanism: DPSGD) -> Steps:
+        """Where an agent that trains privately has its draws and noise from."""
 
     def keep(self, **figures: Any) -> None:
         """Note figures that are for the party alone."""
@@ -94,6 +100,20 @@ class PartyAccount:
             finally:
                 self.head = ledger.account.head
 
+    def steps(self, mesh: str, agent: str, mechanism: DPSGD) -> Steps:
+        """Steps that are charged: see :mod:`kdmesh.privacy.steps`."""
+        secret = self._secret()
+        return Charged(secret, mechanism, mesh, agent, folder=self.folder, ledger=self._ledger, noise_by=self.party)
+
+    @contextmanager
+    def _ledger(self) -> Iterator[Ledger]:
+        """Its ledger, open."""
+        with Ledger(self.folder / LEDGER, self._title(self._secret()), self.head) as ledger:
+            try:
+                yield ledger
+            finally:
+                self.head = ledger.account.head
+
     def keep(self, **figures: Any) -> None:
         """Append figures to a file beside the ledger, which nobody else may read."""
         number = os.open(self.folder / FIGURES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -133,6 +153,10 @@ class Rehearsal:
             return self._secret.noise(part.sigma, part.size(values), mesh, part.purpose, pairs)
 
         return np.arange(len(values)), mechanism.answer(values, draw)
+
+    def steps(self, mesh: str, agent: str, mechanism: DPSGD) -> Steps:
+        """Steps of nothing."""
+        return Rehearsed(self._secret, mechanism, mesh, agent)
 
     def keep(self, **figures: Any) -> None:
         """They are of nothing."""

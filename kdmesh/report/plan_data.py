@@ -8,6 +8,7 @@ from kdmesh.graph import hosts
 from kdmesh.graph.disclosed import crossings as disclosed
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.merging import SAMPLES
+from kdmesh.graph.private_training import noised, party_of
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.plugins import registry
 from kdmesh.report.plan_crossings import crossings
@@ -64,6 +65,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "crossings": crossings(plan, offered or registry()),
         "parties": {name: party.model_dump(mode="json") for name, party in plan.spec.parties.items()},
         "participation": None if (asked := plan.spec.participation) is None else asked.model_dump(mode="json"),
+        "private": {name: _private(plan, name) for name in plan.private_agents},
         "disclosed": [one._asdict() for one in disclosed(plan)],
         "choices": {
             "flows": _choices(plan, offered or registry()),
@@ -72,6 +74,21 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
                 for name, node in consensus.items()
             },
         },
+    }
+
+
+def _private(plan: Plan, agent: str) -> Row:
+    """How an agent trains privately, as far as a plan knows."""
+    train, party = plan.train(agent), party_of(plan, agent)
+    privacy = plan.spec.parties[party].privacy
+    assert train.private is not None and privacy is not None
+    return {
+        "party": party,
+        "stream": ", ".join(sorted(noised(plan, agent))),
+        "noise": train.private.noise_multiplier,
+        "clip": train.private.max_grad_norm,
+        "drawn": f"Poisson {train.batch_size}",
+        **privacy.model_dump(mode="json", include={"unit", "adjacency", "epsilon", "delta"}),
     }
 
 

@@ -53,6 +53,9 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
         "Stages": _stage_counts(data["stages"], within) if many else _stages(data["stages"]),
         "Placement": _placement(data["hosts"], data["placement"]),
         "Rounds without all parties": _participation(data["participation"], list(data["parties"]), within),
+        "Private training, by DP-SGD, on the budget of a party": _table(
+            [{"agent": name, **_plain(row)} for name, row in data["private"].items()], within, many, "agent"
+        ),
         "What leaves its party, or reaches it": _disclosed(data["disclosed"], within),
         "What crosses, where these are on different hosts": [said(row) for row in data["crossings"][:KINDS]],
         "Visible choices": [

@@ -23,8 +23,8 @@ class PrivacySpec(Strict):
     epsilon: float = Field(allow_inf_nan=False, description="what may be spent, by Renyi divergences")
     delta: float = Field(allow_inf_nan=False, description="at which; well below one in as many as there are samples")
     unit: Literal["sample", "party"] = Field("sample", description="who is protected: one of its samples, or the party")
-    adjacency: Literal["replace", "add_remove"] = Field(
-        "replace", description="against what: another stands in its place, or it is not there"
+    adjacency: Literal["replace", "add_remove", "zero_out"] = Field(
+        "replace", description="against what: another stands in its place, it is not there, or nothing of it is used"
     )
 
     @field_validator("epsilon")

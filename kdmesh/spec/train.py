@@ -63,6 +63,21 @@ class EarlyStopping(Strict):
     patience: int = Field(5, ge=1, le=MOST, description="evaluations without improvement before the agent stops")
 
 
+class PrivateTraining(Strict):
+    """DP-SGD: each private sample has one clipped gradient, drawn by chance, and their sum has noise.
+
+    It is paid for by the budget of the agent's party; what is drawn comes of the party's secret.
+    """
+
+    noise_multiplier: float = Field(
+        gt=0, allow_inf_nan=False, description="the noise's standard deviation, over `max_grad_norm`"
+    )
+    max_grad_norm: float = Field(gt=0, allow_inf_nan=False, description="to which each sample's gradient is clipped")
+
+
+PRIVATE = "DP-SGD for what is learned of private samples, on the account of the agent's party"
+
+
 class TrainSpec(Strict):
     """Training settings of weights. ``step`` is a micro-batch; schedules, EMA and `N steps` count optimiser updates."""
 
@@ -78,6 +93,7 @@ class TrainSpec(Strict):
     )
     schedule: ScheduleRef | None = Field(None, description="learning-rate schedule, counted in optimiser updates")
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    private: PrivateTraining | None = Field(None, description=PRIVATE)
     accumulate: int = Field(1, ge=1, le=MOST, description="micro-batches per optimiser update")
     forward_size: int | None = Field(None, ge=1, le=MOST, description=FORWARD)
     precision: Precision = Field("fp32", description=PRECISION)
@@ -116,6 +132,7 @@ class TrainOverride(Strict):
     optimizer: OptimizerRef | None = Field(None, description="optimiser of torch.optim with its arguments")
     schedule: ScheduleRef | None = Field(None, description="learning-rate schedule")
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    private: PrivateTraining | None = Field(None, description=PRIVATE)
     accumulate: int | None = Field(None, ge=1, le=MOST, description="micro-batches per optimiser update")
     forward_size: int | None = Field(None, ge=1, le=MOST, description=FORWARD)
     precision: Precision | None = Field(None, description=PRECISION)
