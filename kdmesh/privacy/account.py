@@ -114,6 +114,10 @@ class PartyAccount:
             finally:
                 self.head = ledger.account.head
 
+    def seal(self, content: bytes) -> str:
+        """A sum of what is private, by which the party knows it again."""
+        return self._secret().seal(content)
+
     def keep(self, **figures: Any) -> None:
         """Append figures to a file beside the ledger, which nobody else may read."""
         number = os.open(self.folder / FIGURES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -58,6 +58,10 @@ class Secret:
         """A name for what is hidden that tells nothing of it, not even to those who guess: for the ledger."""
         return self._derived("content", *about, content=content).hex()[:TAG]
 
+    def seal(self, content: bytes) -> str:
+        """A sum of some content, of 64 hexadecimal digits, that tells nothing of it to those without the secret."""
+        return self._derived("seal", content=content).hex()
+
     def words(self, count: int, *about: str) -> np.ndarray:
         """So many random words of 64 bits, for what else than noise is drawn and nobody is to know."""
         import numpy as np

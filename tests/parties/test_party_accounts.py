@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
+from test_gatekeeper import Room, hosted, one_at_a_time
 
+from kdmesh.backends.parties import PartiesBackend
+from kdmesh.backends.wire import unpack
 from kdmesh.engine.accounts import account, create, own
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
+from kdmesh.graph.budgets import mechanism
+from kdmesh.graph.digests import of_run
 from kdmesh.graph.planner import make_plan
+from kdmesh.parties.member import Member
 from kdmesh.plugins import registry
-from kdmesh.privacy import ledger
+from kdmesh.privacy import keys, ledger
+from kdmesh.privacy.account import PartyAccount
 from kdmesh.spec.read import parse
 
 BUDGET = {"epsilon": 8, "delta": 1e-5}
@@ -255,11 +265,6 @@ def test_the_same_question_of_other_values_is_refused(privacy):
     """What a party has answered under a name it never answers of other samples: the two could be subtracted."""
     ran(PATE, privacy)
     other = account(planned(PATE), "clinic", privacy / "clinic")
-    import numpy as np
-
-    from kdmesh.graph.budgets import mechanism
-    from kdmesh.graph.digests import of_run
-
     plan = planned(PATE)
     (line,) = ledger.read(privacy / "clinic" / "ledger").lines
     query = next(iter(line.charge.queries))
@@ -272,3 +277,143 @@ def test_one_party_s_own_account_is_its_folder(privacy):
     assert {*own(plan, "clinic", privacy / "clinic")} == {"clinic"}
     with pytest.raises(MeshError, match="there is no secret"):
         own(plan, "clinic", privacy)
+
+
+def met(privacy, tmp_path, fields=PATE, out=None):
+    """A run with the party behind a link: the summary, and all that was sent."""
+    spec = parse(fields)
+    room = Room({"clinic": Member(spec, "clinic", tmp_path / "party", privacy=privacy / "clinic")})
+    one_at_a_time(room)
+    backend = PartiesBackend(room)
+    summary, _, _ = run_once(Request(spec, hosted=backend, out=out), session=hosted(backend))
+    return summary, room.members["clinic"].sent
+
+
+ROUNDS = {
+    **PATE,
+    "consensus": {"counted": {"rule": {"gnmax": {"sigma": 14}}}},
+    "flows": [
+        PATE["flows"][0],
+        {**PATE["flows"][1], "refresh": "round"},
+        PATE["flows"][2],
+    ],
+    "program": [
+        {"of": ["t[*]", "student"], "repeat": 3,
+         "do": [{"train": ["t[*]"], "epochs": 1}, {"publish": ["t[*]"]}, {"train": ["student"], "epochs": 1}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [PATE, ROUNDS], ids=["once", "rounds"])
+def test_parties_apart_have_the_bits_of_a_simulation_with_their_keys(privacy, tmp_path, fields):
+    shutil.copytree(privacy, tmp_path / "apart")
+    simulated = ran(fields, privacy)
+    apart, _ = met(tmp_path / "apart", tmp_path, fields)
+    assert sha(apart) == sha(simulated)
+    told = {**apart["privacy"]["clinic"], "head": ""}
+    assert told == {**simulated["privacy"]["clinic"], "head": ""} and told["answers"] == (60 if fields is PATE else 180)
+
+
+def test_a_coordinator_is_told_no_loss_figure_decision_or_hash(privacy, tmp_path):
+    summary, sent = met(privacy, tmp_path, out=tmp_path / "runs")
+    asked = {}
+    for message, answer in zip(sent[::2], sent[1::2], strict=True):
+        about, value = unpack(message), unpack(answer).get("value")
+        if "method" in about:
+            asked.setdefault(about["method"], []).append(value)
+    assert all(value == ({}, [], []) for value in asked["run"]) and len(asked["run"]) > 1
+    assert all(value == {} for value in asked["evaluate"]) and len(asked["evaluate"]) >= 12
+    assert asked["answers"] == [{}]
+    assert {facts["weights_sha256"] for facts in asked["describe"][0].values()} == {""}
+    assert all(proof == {} for _, proof in asked["save_agent"])
+    parts = [path.read_bytes() for path in (tmp_path / "party" / "parts").iterdir()]
+    held = b"".join(sent) + b"".join(path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())
+    assert parts and not any(hashlib.sha256(part).hexdigest().encode() in held for part in parts)
+    assert summary["agents"]["student"]["metrics"]["test"]
+
+
+def test_noise_cannot_be_subtracted_with_what_the_coordinator_holds(privacy, tmp_path, monkeypatch):
+    """Even by one who knows all votes: of everything that could be a secret none makes the answers of them."""
+    answered, answer = [], PartyAccount.answer
+
+    def heard(self, how, mesh, queries, values):
+        found = answer(self, how, mesh, queries, values)
+        answered.append((how, mesh, queries, values, found[1]))
+        return found
+
+    monkeypatch.setattr(PartyAccount, "answer", heard)
+    _, sent = met(privacy, tmp_path, out=tmp_path / "runs")
+    ((how, mesh, queries, values, found),) = answered
+    held = [*sent, *(path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())]
+    held.append(json.dumps(PATE).encode())
+    true = (privacy / "clinic" / "secret").read_bytes()
+    guesses = {bytes(32), *(bytes.fromhex(one.decode()) for text in held for one in re.findall(b"[0-9a-f]{64}", text))}
+    guesses |= {text[at : at + 32] for text in held for at in range(0, len(text) - 32, 997)}
+    assert len(guesses) > 20 and true not in guesses
+    assert not any(form in text for text in held for form in (true, true.hex().encode()))
+
+    def subtracts(content):
+        """Whether a secret makes the answers of the votes."""
+        secret = keys.Secret(content)
+        rows = [row.astype("<i8").tobytes() for row in how.steps(values)]
+        tags = [secret.tag(row, mesh, how.purpose, one) for one, row in zip(queries, rows, strict=True)]
+        pairs = list(zip(queries, tags, strict=True))
+        noise = secret.noise(how.sigma, how.size(values), mesh, how.purpose, pairs)
+        return (how.release(values, noise) == found).all()
+
+    assert subtracts(true)
+    assert not any(subtracts(guess) for guess in [*guesses][:300])
+
+
+def test_rows_are_asked_as_often_as_they_are_published(privacy):
+    summary = ran(ROUNDS, privacy)
+    lines = ledger.read(privacy / "clinic" / "ledger").lines
+    assert [len(line.charge.queries) for line in lines] == [60, 60, 60] and summary["privacy"]["clinic"]["charges"] == 3
+    assert np.unique([one for line in lines for one in line.charge.queries]).size == 180
+
+
+def test_a_run_that_was_killed_as_it_answered_pays_nothing_twice(privacy, tmp_path, monkeypatch):
+    """It had charged, and told nobody: it goes on to the bits of an undisturbed run, and to its account."""
+    shutil.copytree(privacy, tmp_path / "whole")
+    expected = ran(ROUNDS, tmp_path / "whole")
+    answer, calls = PartyAccount.answer, []
+
+    def killed(self, *asked):
+        found = answer(self, *asked)
+        calls.append(found)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(PartyAccount, "answer", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ran(ROUNDS, privacy, out=tmp_path / "runs")
+    monkeypatch.undo()
+    assert len(ledger.read(privacy / "clinic" / "ledger").lines) == 2
+    (folder,) = (tmp_path / "runs" / "pate").iterdir()
+    again = ran(ROUNDS, privacy, resume=folder)
+    assert sha(again) == sha(expected)
+    assert again["privacy"]["clinic"]["answers"] == expected["privacy"]["clinic"]["answers"] == 180
+    assert len(ledger.read(privacy / "clinic" / "ledger").lines) == 3
+
+
+def test_the_command_makes_accounts_and_a_run_uses_them(tmp_path, capsys, monkeypatch):
+    from kdmesh.cli import main
+
+    mesh = tmp_path / "mesh.json"
+    mesh.write_text(json.dumps(PATE))
+    monkeypatch.chdir(tmp_path)
+    assert main(["ledger", "new", str(mesh), "--privacy", "keys"]) == 0
+    assert "clinic: one sample (replace), epsilon 8, delta 1e-05" in capsys.readouterr().out
+    assert (tmp_path / "keys" / "clinic").stat().st_mode & 0o077 == 0
+    assert main(["ledger", "new", str(mesh), "--privacy", "keys"]) == 2
+    assert "there is a secret already" in capsys.readouterr().err
+    assert main(["run", str(mesh), "--out", "runs", "--backend", "inline", "--no-report"]) == 2
+    assert "kdmesh ledger new" in capsys.readouterr().err
+    assert main(["run", str(mesh), "--out", "runs", "--backend", "inline", "--no-report", "--privacy", "keys"]) == 0
+    capsys.readouterr()
+    assert main(["ledger", "show", "keys/clinic/ledger"]) == 0
+    assert "60" in capsys.readouterr().out
+    assert not [
+        path for path in (tmp_path / "runs").rglob("*") if path.is_file() and b"keys/clinic" in path.read_bytes()
+    ]
