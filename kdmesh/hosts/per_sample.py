@@ -42,6 +42,7 @@ class PerSample:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._hooks = hooks(module, loss_reduction="sum", strict=False)
+        _spare()
         self._hooks.disable_hooks()
         self._wide = [
             one.register_forward_pre_hook(self._widened) for one in module.modules() if isinstance(one, nn.Embedding)
@@ -74,8 +75,7 @@ class PerSample:
             parameter.grad_sample = None  # type: ignore[attr-defined]
         self._hooks.enable_hooks()
         try:
-            with spared():
-                total.backward()
+            total.backward()
             return [self._of(parameter, rows) for parameter in self.parameters]
         finally:
             self._hooks.disable_hooks()
@@ -112,13 +112,13 @@ class PerSample:
                 one._is_full_backward_hook = None  # as it was
 
 
-@contextmanager
-def spared() -> Iterator[None]:
-    """Backward passes within do not tell that hooks are on first layers, or that a layer is slow by sample."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-        yield
+def _spare() -> None:
+    """Have torch not tell in each step that hooks are on first layers, or that a layer is slow by sample.
+
+    For the whole process: what is filtered for a while is so for all threads, and comes back for all.
+    """
+    for text in ("Full backward hook is firing", "There is a performance drop"):
+        warnings.filterwarnings("ignore", text, UserWarning)
 
 
 def _hooks() -> Any:

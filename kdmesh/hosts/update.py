@@ -23,7 +23,6 @@ from kdmesh.hosts.grouped import GroupedTerm
 from kdmesh.hosts.mixed import MixedTerm
 from kdmesh.hosts.noised import Noised
 from kdmesh.hosts.parts import PartTerm
-from kdmesh.hosts.per_sample import spared
 from kdmesh.hosts.step import Losses
 from kdmesh.hosts.terms import SpreadTerm, Term, shared_targets
 from kdmesh.signals.wide import wide
@@ -247,8 +246,7 @@ class Update:
                     total = loss if total is None else total + loss
             record((context.step, flows, [values.get(flow) for flow in flows]))
             if total is not None and total.requires_grad:
-                with spared():
-                    weights.backward(total)
+                weights.backward(total)
             weights.add(part.gradient(context, hidden, weights.trained()))
             weights.step()
 

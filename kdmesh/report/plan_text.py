@@ -56,7 +56,7 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
         "Private training, by DP-SGD, on the budget of a party": _table(
             [{"agent": name, **_plain(row)} for name, row in data["private"].items()], within, many, "agent"
         ),
-        "What leaves its party, or reaches it": _disclosed(data["disclosed"], within),
+        "What leaves its party, or reaches it": _disclosed(data["disclosed"], data["private"], within),
         "What crosses, where these are on different hosts": [said(row) for row in data["crossings"][:KINDS]],
         "Visible choices": [
             *_table(_choices(data, many), within, many),
@@ -221,8 +221,8 @@ def _participation(asked: Row | None, parties: list[str], within: int) -> list[s
     return layout.wrap(f"{text} Of who is away {stale} count{'s' if asked['stale'] == 'forget' else ''}.", within)
 
 
-def _disclosed(rows: list[Row], within: int) -> list[str]:
-    """What crosses between parties, one row for each kind, and what that means."""
+def _disclosed(rows: list[Row], private: Row, within: int) -> list[str]:
+    """What crosses between parties, one row for each kind, and what that means; ``private``: who trains privately."""
     if not rows:
         return []
     kinds: dict[tuple[Any, ...], list[Row]] = {}
@@ -244,6 +244,9 @@ def _disclosed(rows: list[Row], within: int) -> list[str]:
     said = (
         "Samples stay with their party. No noise is added to what crosses, which may tell of them: nothing is claimed."
     )
+    if private:
+        said = f"Samples stay with their party. What {listed([*private], CELL)} says is made of sums with noise alone. "
+        said += "No noise is added to what else crosses, unless it says so, and nothing is claimed of that."
     return [*_table(table, within, False), "", *layout.wrap(said, within)]
 
 

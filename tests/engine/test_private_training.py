@@ -17,13 +17,14 @@ from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.noised import Noised
-from kdmesh.hosts.per_sample import PerSample, refuse_unproved, spared
+from kdmesh.hosts.per_sample import PerSample, refuse_unproved
 from kdmesh.plugins import registry
 from kdmesh.privacy import keys
 from kdmesh.privacy.accounting import Gaussian, epsilons
 from kdmesh.privacy.ledger import Ledger
 from kdmesh.privacy.mechanisms.dp_sgd import DPSGD
 from kdmesh.privacy.steps import Charged
+from kdmesh.report.plan_text import plan_text
 from kdmesh.spec.read import parse
 
 MLP = {"mlp": {"hidden": [12]}}
@@ -95,8 +96,7 @@ def test_an_update_is_that_of_a_plain_loop_in_float64(tmp_path, monkeypatch):
             loss = nn.functional.cross_entropy(logits, labels.value[row : row + 1])
             soft = (other.value[row : row + 1].double() / 2).softmax(-1)
             kl = nn.functional.kl_div((logits / 2).log_softmax(-1), soft, reduction="batchmean")
-            with spared():
-                one = torch.autograd.grad(loss + 0.7 * 4 * kl, list(twin.parameters()))
+            one = torch.autograd.grad(loss + 0.7 * 4 * kl, list(twin.parameters()))
             norm = torch.sqrt(sum((part**2).sum() for part in one))
             for sum_, part in zip(total, one, strict=True):
                 sum_ += part * min(1.0, DP["max_grad_norm"] / float(norm))
@@ -345,3 +345,44 @@ FROZEN = {"t": {"model": MLP, "update": "frozen"}}
 )  # fmt: skip
 def test_what_would_not_be_private_is_refused(fields, what):
     assert what in refused(fields)
+
+
+# -- what is said of it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_plan_names_what_the_account_rests_on(width):
+    page = plan_text(make_plan(parse(mesh()), registry()), width=width)
+    assert max(map(len, page.splitlines())) <= width
+    words = "".join(page.split())
+    for word in (
+        "Privatetraining,byDP-SGD",
+        "clinic",
+        "mine",
+        "1.2",
+        "0.5",
+        "Poisson",
+        "zero_out",
+        "sample",
+        "1e-05",
+    ):
+        assert word in words
+
+
+def test_check_summary_and_card_say_rate_steps_and_epsilon(tmp_path):
+    fields = mesh()
+    account(fields, tmp_path / "keys")
+    found = examine(make_plan(parse(fields), registry()))
+    (told,) = [note for note in found.marks if "trains privately" in note]
+    spent = epsilons([Gaussian(0.5, 0.6, 12, 0.1)], 1e-5)["rdp"]
+    for word in ("12 steps", "300 samples", "probability 0.1,", "Poisson", f"epsilon {spent:.4g} at delta 1e-05"):
+        assert word in told
+    assert told in ran(fields, tmp_path / "keys", out=tmp_path / "run")["notes"]
+    (card,) = (tmp_path / "run").glob("*/*/agents/s/README.md")
+    assert f"## Privacy\n\n{told}." in card.read_text()
+
+
+def test_the_noise_that_is_said_to_do_does():
+    said = refused(mesh(train__steps=9000))
+    sigma = float(said.split("noise_multiplier: ")[1].split(",")[0])
+    assert examine(make_plan(parse(mesh(train__steps=9000, private={**DP, "noise_multiplier": sigma})), registry()))
