@@ -281,7 +281,8 @@ def _mesh(
 ) -> MeshSpec:
     """A mesh of a few of the agents. Owners of shards stay, frozen, so that the shards stay the same."""
     spec = plan.spec
-    places = dict(spec.parties) if any(party.data for party in spec.parties.values()) else {}  # who owns samples
+    owned = any(party.data for party in spec.parties.values())  # whose samples only their parties bring
+    places = {name: one.model_copy(update={"privacy": None}) for name, one in spec.parties.items()} if owned else {}
     used = {end for flow in flows for end in (*flow.from_, *flow.to)}
     owners = {owner for stream in spec.streams.values() if stream.shards for owner in stream.shards.of}
     owners |= {owner for party in places.values() for owner in party.agents}

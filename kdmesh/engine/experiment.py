@@ -238,7 +238,9 @@ class Experiment:
             data = {part: value for part, value in request.made_of.items() if part == "data"}
             modules = {name: module for name, module in request.modules.items() if name in mesh.agents}
             try:
-                own = replace(request, modules=modules, made_of=data, listeners=(self.progress,), part=part)
+                own = replace(
+                    request, modules=modules, made_of=data, listeners=(self.progress,), part=part, privacy=None
+                )
                 summary = run_once(own)[0]
             except RunFailed:
                 raise
