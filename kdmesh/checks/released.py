@@ -112,6 +112,8 @@ def _afforded(plan: Plan, found: Checked, party: str) -> None:
             sigma = calibrated(budget.epsilon, budget.delta, least[0].count, least[0].sensitivity)
             instead = f"sigma {math.ceil(sigma * 100) / 100:g}, fewer samples or fewer rounds"
         raise MeshError(f"{what}, more than the {budget.epsilon:g} that may be spent", where=where, instead=instead)
+    if every:
+        found.mark(_told(plan, party, every, most))
     if (spent := epsilons(most, budget.delta)["rdp"]) > budget.epsilon:
         what = f"where all samples are answered, that costs epsilon {spent:.4g} of {budget.epsilon:g}"
         found.notes.append(f"{where}: {what}; once it is spent, samples go without an answer")
@@ -129,6 +131,23 @@ def _affordable(budget: Budget, trained: list[Private], where: str) -> None:
         sigma = calibrated(budget.epsilon, budget.delta, one.steps, 1.0, rate=one.mechanism.rate)
         instead = f"noise_multiplier: {math.ceil(sigma * 1000) / 1000:g}, fewer steps or smaller batches"
     raise MeshError(f"{what}{budget.epsilon:g} that may be spent", where=where, instead=instead)
+
+
+def _told(plan: Plan, party: str, every: list[Asked], most: list[Gaussian]) -> str:
+    """The account to come, in words."""
+    budget, privacy = budgets.budget(plan, party), plan.spec.parties[party].privacy
+    assert privacy is not None
+    both = epsilons(most, budget.delta)
+    how = "; ".join(
+        f"{one.release.consensus} ({one.release.rule}): {one.times:,} x {one.samples:,} samples, sigma "
+        + " and ".join(f"{cost.sigma:g} at sensitivity {cost.sensitivity:.4f}" for cost in one.most)
+        for one in every
+    )
+    costs = f"epsilon {both['rdp']:.4f} by Renyi divergences, {both['exact']:.4f} exactly"
+    return (
+        f"{party} answers with noise of its own: {how}; in all at most {costs}, at delta {budget.delta:g}, for one "
+        f"{privacy.unit} ({privacy.adjacency}); its budget is {budget.epsilon:g}"
+    )
 
 
 # -- disjoint teachers -------------------------------------------------------------------------------------------------

@@ -180,20 +180,27 @@ class Account:
     def room_for(self, parts: Sequence[Gaussian], most: int) -> int:
         """The same of answers that have several parts, each with a cost of its own."""
 
-        def fits(count: int) -> bool:
-            return self.affords(*(Gaussian(one.sensitivity, one.sigma, one.count * count, one.rate) for one in parts))
-
-        if fits(most):
-            return most
-        low, high = 0, most
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+        return room(self.title.budget, parts, most, self.answers())
 
     def spent(self, more: Iterable[Gaussian] = ()) -> float:
         """Epsilon at the budget's delta, by Renyi divergences, with some more answers."""
         return epsilon(rdp([*self.answers(), *more]), self.title.budget.delta)
+
+
+def room(budget: Budget, parts: Sequence[Gaussian], most: int = 10**9, before: Sequence[Gaussian] = ()) -> int:
+    """How many answers a budget has room for, ``most`` at most, each with several ``parts``, beside some ``before``."""
+
+    def fits(count: int) -> bool:
+        every = [*before, *(Gaussian(one.sensitivity, one.sigma, one.count * count, one.rate) for one in parts)]
+        return budget.epsilon > 0 and budget.delta > 0 and epsilon(rdp(every), budget.delta) <= budget.epsilon
+
+    if fits(most):
+        return most
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.graph import hosts
+from kdmesh.graph import budgets, hosts
 from kdmesh.graph.disclosed import crossings as disclosed
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.merging import SAMPLES
 from kdmesh.graph.private_training import noised, party_of
 from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.plugins import registry
+from kdmesh.privacy.ledger import room
 from kdmesh.report.plan_crossings import crossings
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "crossings": crossings(plan, offered or registry()),
         "parties": {name: party.model_dump(mode="json") for name, party in plan.spec.parties.items()},
         "participation": None if (asked := plan.spec.participation) is None else asked.model_dump(mode="json"),
+        "released": [_released(plan, one) for one in budgets.releases(plan)],
         "private": {name: _private(plan, name) for name in plan.private_agents},
         "disclosed": [one._asdict() for one in disclosed(plan)],
         "choices": {
@@ -74,6 +76,30 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
                 for name, node in consensus.items()
             },
         },
+    }
+
+
+def _released(plan: Plan, one: budgets.Release) -> Row:
+    """How a consensus answers with noise, as far as a plan knows: what one answer costs, and how many there may be."""
+    how, budget = budgets.mechanism(plan, one.consensus), budgets.budget(plan, one.party)
+    parts = [part.cost() for part in how.parts]
+    return {
+        "consensus": one.consensus,
+        "party": one.party,
+        "rule": one.rule,
+        "told": how.released,
+        "members": len(one.members),
+        "readers": list(one.readers),
+        "stream": one.stream,
+        "when": one.when,
+        "noise_by": one.party,
+        "unit": how.unit,
+        "adjacency": how.adjacency,
+        "sensitivity": [part.sensitivity for part in parts],
+        "sigma": [part.sigma for part in parts],
+        "epsilon": budget.epsilon,
+        "delta": budget.delta,
+        "room": room(budget, parts),
     }
 
 

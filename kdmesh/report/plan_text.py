@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.graph.disclosed import NOISY
 from kdmesh.graph.edges import LABELS
 from kdmesh.report import layout
 from kdmesh.report.plan_crossings import said
@@ -56,6 +57,7 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
         "Private training, by DP-SGD, on the budget of a party": _table(
             [{"agent": name, **_plain(row)} for name, row in data["private"].items()], within, many, "agent"
         ),
+        "Answers with noise, on an account": _released(data["released"], within),
         "What leaves its party, or reaches it": _disclosed(data["disclosed"], data["private"], within),
         "What crosses, where these are on different hosts": [said(row) for row in data["crossings"][:KINDS]],
         "Visible choices": [
@@ -221,6 +223,31 @@ def _participation(asked: Row | None, parties: list[str], within: int) -> list[s
     return layout.wrap(f"{text} Of who is away {stale} count{'s' if asked['stale'] == 'forget' else ''}.", within)
 
 
+def _released(rows: list[Row], within: int) -> list[str]:
+    """What parties with a privacy budget release, and who sees what."""
+    if not rows:
+        return []
+    table = [
+        {
+            "consensus": row["consensus"],
+            "of": row["party"],
+            "rule": row["rule"],
+            "sigma": ", ".join(f"{one:g}" for one in row["sigma"]),
+            "L2": ", ".join(f"{one:.4f}" for one in row["sensitivity"]),
+            "protects": f"one {row['unit']}, {row['adjacency']}",
+            "epsilon": f"{row['epsilon']:g}",
+            "delta": f"{row['delta']:g}",
+            "at most": f"{row['room']:,}",
+        }
+        for row in rows
+    ]
+    text = (
+        "The party adds the noise, by a secret that only it has, and counts in a ledger. Others see answers alone; "
+        "whoever runs the party's process sees all. at most: answers that an unspent budget holds, all told."
+    )
+    return [*_table(table, within, False), *layout.wrap(text, within)]
+
+
 def _disclosed(rows: list[Row], private: Row, within: int) -> list[str]:
     """What crosses between parties, one row for each kind, and what that means; ``private``: who trains privately."""
     if not rows:
@@ -241,12 +268,12 @@ def _disclosed(rows: list[Row], private: Row, within: int) -> list[str]:
         }
         for (what, stream, when, tells), same in kinds.items()
     ]
-    said = (
-        "Samples stay with their party. No noise is added to what crosses, which may tell of them: nothing is claimed."
-    )
+    noisy = any(row["what"] == NOISY for row in rows)
+    said = "Samples stay with their party. "
     if private:
-        said = f"Samples stay with their party. What {listed([*private], CELL)} says is made of sums with noise alone. "
-        said += "No noise is added to what else crosses, unless it says so, and nothing is claimed of that."
+        said += f"What {listed([*private], CELL)} says is made of sums with noise alone. "
+    else_ = " else" if private or noisy else ""
+    said += f"No noise is added to what{else_} crosses, which may tell of them: nothing is claimed of it."
     return [*_table(table, within, False), "", *layout.wrap(said, within)]
 
 

@@ -417,3 +417,22 @@ def test_the_command_makes_accounts_and_a_run_uses_them(tmp_path, capsys, monkey
     assert not [
         path for path in (tmp_path / "runs").rglob("*") if path.is_file() and b"keys/clinic" in path.read_bytes()
     ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_plan_prints_the_account_to_come(width):
+    from kdmesh.report.plan_text import plan_text
+
+    text = plan_text(planned(PATE), width=width)
+    assert "Answers with noise, on an account" in text and max(map(len, text.splitlines())) <= width
+    words = " ".join(text.split())
+    assert "only it has" in words and "gnmax" in words and "answers with noise" in words
+
+
+def test_the_check_says_what_all_answers_cost():
+    from kdmesh.privacy.accounting import Gaussian, epsilons
+
+    both = epsilons([Gaussian(2**0.5, 14.0, 180)], 1e-5)
+    (told,) = [mark for mark in examine(planned(ROUNDS)).marks if "noise of its own" in mark]
+    assert "counted (gnmax): 3 x 60 samples, sigma 14 at sensitivity 1.4142" in told
+    assert f"epsilon {both['rdp']:.4f} by Renyi divergences, {both['exact']:.4f} exactly" in told
