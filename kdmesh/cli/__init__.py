@@ -33,6 +33,7 @@ from kdmesh.cli import (
     store,
     sweep,
     topologies,
+    verify,
     watch,
 )
 from kdmesh.cli.common import traced, working_folder
@@ -46,11 +47,13 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     run, resume, compare, sweep, find_rate, label, select, predict, evaluate, audit, export, report, watch, runs, store,
-    party, ledger, personal, plan, draw, check, schema, topologies, plugins,
+    party, ledger, personal, plan, draw, check, schema, topologies, verify, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep, find_rate, label))  # they do more than to print
-SHORT = tuple(one.execute for one in (runs, store, ledger, personal, plan, draw, check, schema, topologies, plugins))
+SHORT = tuple(
+    one.execute for one in (runs, store, ledger, personal, plan, draw, check, schema, topologies, verify, plugins)
+)
 """What they make is small, and nearly all of it lives until they end: to look for garbage takes time for nothing."""
 
 
