@@ -66,7 +66,8 @@ def mesh(name: str, placement: str) -> MeshSpec:
     if name == "mixed":
         return parse({**MIXED, "placement": placement})
     fields = shortened(topology(name).dump())
-    return parse({**fields, "data": few_samples(name, fields["data"], 192), "placement": placement})
+    placed = {} if "parties" in fields else {"placement": placement}  # parties say who lives where
+    return parse({**fields, "data": few_samples(name, fields["data"], 192), **placed})
 
 
 def outcome(summary: dict[str, Any]) -> dict[str, Any]:

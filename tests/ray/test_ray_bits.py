@@ -29,7 +29,8 @@ def shortened(value):
 
 def mesh(name, placement):
     fields = shortened(topology(name).dump())
-    return parse({**fields, "data": few_samples(name, fields["data"]), "placement": placement})
+    placed = {} if "parties" in fields else {"placement": placement}  # parties say who lives where
+    return parse({**fields, "data": few_samples(name, fields["data"]), **placed})
 
 
 def outcome(name, placement, session):
