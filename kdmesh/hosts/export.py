@@ -248,9 +248,9 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
 
 
 def _personal(host: HostState) -> dict[str, Any]:
-    """What was taken out of the texts that it learned from: it is taken out of such as it is asked of, too."""
+    """What was taken out of what it learned from: it is taken out of what it is asked of, too."""
     data = host.plan.spec.data
-    if data is None or data.personal is None or not host.reading.texts:
+    if data is None or data.personal is None:
         return {}
     return {"personal": data.personal.model_dump(mode="json", exclude_defaults=True)}
 

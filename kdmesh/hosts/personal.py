@@ -23,11 +23,12 @@ WHERE = "data.personal"
 def without_personal(table: Table, spec: PersonalSpec, part: str = "") -> Table:
     """The table without what the mesh looks for, its log with it. ``part``: the party whose samples they are."""
     made = treatment(spec, WHERE)
+    known = [*table.columns, *(table.cells.columns if table.cells is not None else ())]
     for name in made.columns or ():
-        if name not in table.columns:
-            instead = nearest(name, table.columns, "columns")
+        if name not in known:
+            instead = nearest(name, known, "columns")
             raise MeshError(f"no column {name!r}", where=f"{WHERE}.columns", instead=instead)
-    if not isinstance(table.x, Texts) and (made.columns == frozenset() or not table.columns):
+    if not isinstance(table.x, Texts) and (made.columns == frozenset() or not known):
         what = "samples are numbers, and there is no column of texts to look at"
         raise MeshError(what, where=WHERE, instead="leave it out")
     log = Log(spec.action, key(), part)

@@ -188,7 +188,12 @@ def _found(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
 def _rows(path: Path, trained: Trained, asked: Asked, where: str) -> Rows:
     """The rows of a table."""
     written = _written(trained, "delimiter"), _written(trained, "encoding") or ""
-    return read_rows(path, where, _raw(trained, asked), *written)
+    rows, personal = read_rows(path, where, _raw(trained, asked), *written), trained.personal
+    if personal is None or trained.is_text:
+        return rows  # texts are treated as samples
+    number = rows.number
+    cells = [{name: personal.cell(name, value, number) for name, value in one.items()} for one in rows.cells]
+    return replace(rows, cells=cells)
 
 
 def _raw(trained: Trained, asked: Asked) -> list[str]:

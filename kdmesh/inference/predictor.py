@@ -115,6 +115,8 @@ class Predictor:
                 return None
 
         found = {name: [self._cell(row[name], at, name) for at, row in enumerate(rows)] for name in columns}
+        if (personal := self.trained.personal) is not None:
+            found = {name: [personal.cell(name, one, number) for one in cells] for name, cells in found.items()}
         return Cells(found, number, lambda row, name: f"row {row}, {name!r}", "samples")
 
     def _cell(self, value: Any, at: int, name: str) -> Any:

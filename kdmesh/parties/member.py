@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.backends.calls import STAYS, Calls, Stay, Unlike
 from kdmesh.backends.wire import Garbled, pack, unpack
+from kdmesh.contracts.run_files import PERSONAL
 from kdmesh.engine.accounts import own
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import blueprint
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError, nearest
-from kdmesh.files import write_all
+from kdmesh.files import write, write_all
 from kdmesh.graph.digests import of_mesh
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.host import Host
@@ -150,6 +151,9 @@ class Member:
         plan = make_plan(spec, registry())
         others = {name: size for name, size in sizes.items() if name in spec.parties and name != self.name}
         checked = examine(plan, sizes=others)
+        if checked.table.personal is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write(self.folder / PERSONAL, checked.table.personal.text())
         config, _ = blueprint(Request(spec, "inline", store="off"), plan, checked, accounts=self.accounts)
         self.calls = Calls(plan, checked.streams, config.shapes, config.statistics, plan.answers.outputs(checked.table))
         self.gate = Gatekeeper(plan, self.name, self.calls)

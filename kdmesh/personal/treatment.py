@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import torch
 
@@ -59,6 +59,10 @@ class Treatment:
     replacing: Replacing | None
     columns: frozenset[str] | None = None
 
+    def asks(self, column: str) -> bool:
+        """Whether a column is looked at."""
+        return self.columns is None or column in self.columns
+
     def __call__(self, sample: Sample) -> Sample:
         """The sample with its parts replaced."""
         return self.samples([sample])[0][0]
@@ -75,6 +79,12 @@ class Treatment:
         every = dict.fromkeys(values)
         parts = dict(zip(every, self.finder.find(list(every)), strict=True))
         return [(self._made(one, parts[one]).text, parts[one]) for one in values]
+
+    def cell(self, column: str, value: Any, number: Callable[[Any], float | None]) -> Any:
+        """A cell of a column with its parts replaced, if it holds words; ``number``: the number that a cell holds."""
+        if self.replacing is None or not self.asks(column) or not isinstance(value, str) or number(value) is not None:
+            return value
+        return self.values([value])[0][0]
 
     def _changed(self, sample: Sample, parts: dict[str, list[Part]]) -> Sample:
         def change(text: str) -> str:
@@ -108,7 +118,8 @@ def treated(
     ``beat``: is told how many samples have been looked at.
     """
     tally, gone = Tally(), torch.zeros(len(table), dtype=torch.bool)
-    columns = {name: table.columns[name] for name in _asked(table, treatment)}
+    columns = {name: table.columns[name] for name in table.columns if treatment.asks(name)}
+    words = _words(table, treatment)
     x = table.x
     made: list[Sample] = []
     for start in range(0, len(table), AT_ONCE):
@@ -119,8 +130,8 @@ def treated(
                 found[place] += [Finding(rows[place], *one) for one in own]
                 if not x.unread:
                     made.append(sample)
-        for name, values in columns.items():
-            own_values = [values[row] for row in rows]
+        for name, values in {**words, **columns}.items():  # a column may be both: it counts once
+            own_values = list(values[rows.start : rows.stop])
             for place, (_, parts) in enumerate(treatment.values(own_values)):
                 said = own_values[place]
                 found[place] += [
@@ -139,15 +150,33 @@ def treated(
         x = x.changed(treatment) if x.unread else Texts(made)
     changed_columns = {name: ChangedColumn(values, treatment) for name, values in columns.items()}
     held = {name: values if _unread(table) else list(values) for name, values in changed_columns.items()}
-    return replace(table, x=x, columns={**table.columns, **held}), tally
+    return replace(table, x=x, columns={**table.columns, **held}, cells=_changed(table.cells, words, treatment)), tally
 
 
 def _unread(table: Table) -> bool:
     return isinstance(table.x, Texts) and table.x.unread
 
 
-def _asked(table: Table, treatment: Treatment) -> list[str]:
-    return [name for name in table.columns if treatment.columns is None or name in treatment.columns]
+def _words(table: Table, treatment: Treatment) -> dict[str, list[str]]:
+    """By column, the cells of which samples are to be made that hold no number; "" in the place of others."""
+    if table.cells is None:
+        return {}
+    number, found = table.cells.number, {}
+    for name, cells in table.cells.columns.items():
+        if treatment.asks(name):
+            found[name] = [one if isinstance(one, str) and number(one) is None else "" for one in cells]
+    return found
+
+
+def _changed(cells: Cells | None, words: dict[str, list[str]], treatment: Treatment) -> Cells | None:
+    """Cells with their words changed."""
+    if cells is None or not words:
+        return cells
+    made = dict(cells.columns)
+    for name, own in words.items():
+        pairs = zip(cells.columns[name], own, treatment.values(own), strict=True)
+        made[name] = [told if word else cell for cell, word, (told, _) in pairs]
+    return replace(cells, columns=made)
 
 
 class ChangedColumn(Sequence[str]):

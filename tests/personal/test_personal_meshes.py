@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdmesh import load
 from kdmesh.cli import main
 from kdmesh.errors import MeshError
 from kdmesh.hosts.personal import without_personal
@@ -116,8 +117,6 @@ def test_predictions_and_figures_are_of_texts_without(
     assert main(["evaluate", str(agent), str(path), "--json", "--quiet"]) == 0
     found = json.loads(capsys.readouterr().out)["figures"]
     assert found == run.summary["agents"]["s"]["metrics"]["test"]
-    from kdmesh import load
-
     module = load(agent)
     one, other = (module.predict([f"yes 1 by {who}"]) for who in ("ann@mail.example.org", "bob@other.example.com"))
     assert torch.equal(one.scores, other.scores)
@@ -202,6 +201,35 @@ def test_numbers_without_texts_have_nothing_to_look_at(capsys: pytest.CaptureFix
     (tmp_path / "mesh.yaml").write_text(json.dumps(fields))
     assert main(["check", str(tmp_path / "mesh.yaml")]) == 2
     assert "there is no column of texts to look at" in " ".join(capsys.readouterr().err.split())
+
+
+def test_cells_that_prepare_makes_numbers_of_are_looked_at(run_mesh: RunMesh, tmp_path: Path) -> None:
+    lines = [f"{number / 7:.2f},{secret},{'ab'[number % 2]}" for number, secret in enumerate(SECRETS)]
+    (tmp_path / "rows.csv").write_text("\n".join(["size,owner,label", *lines]))
+    run = run_mesh(
+        {
+            "name": "rows",
+            "data": {
+                "dataset": {"csv": {"path": str(tmp_path / "rows.csv"), "label": "label"}},
+                "prepare": [{"columns": ["owner"], "encode": "one_hot"}],
+                "personal": REDACT,
+            },
+            "agents": {"a": {"model": {"mlp": {"hidden": [4]}}}},
+            "flows": [{"from": "labels", "to": "a", "objective": "ce"}],
+            "train": {"epochs": 1, "batch_size": 16},
+        }
+    )
+    assert run.folder is not None and not holds(run.folder, SECRETS)
+    assert run.summary["personal"]["parts"] == {"EMAIL": COUNT}
+    module = load(run.folder / "agents" / "a")
+    one, other = (module.predict([{"size": 1.5, "owner": who}]) for who in ("x@y.org", "another@mail.example.com"))
+    assert torch.equal(one.scores, other.scores)
+    (tmp_path / "new.csv").write_text("size,owner\n1.5,nobody@new.example.net\n")
+    out = tmp_path / "out.jsonl"
+    assert (
+        main(["predict", str(run.folder / "agents" / "a"), str(tmp_path / "new.csv"), "--out", str(out), "--quiet"])
+        == 0
+    )
 
 
 def test_a_log_is_proved_or_refused(run_mesh: RunMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
