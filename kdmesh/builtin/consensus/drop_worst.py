@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from kdmesh.builtin.consensus._base import present_of
+from kdmesh.builtin.consensus.offers import DropWorstConfig
 from kdmesh.contracts.rule import Rule
 from kdmesh.signals.wide import wide
+from kdmesh.spec.settings import checked_by
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@checked_by(DropWorstConfig)
 class DropWorst(Rule):
     """``mean of v_m, m in the present sources but the `count` with the largest sum over t of e_m,t``.
 
