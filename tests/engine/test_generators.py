@@ -35,8 +35,8 @@ SETTINGS: dict[str, Any] = {
 RULES = [
     offer.name
     for offer in registry().offers("consensus")
-    if offer.name not in ("attention", "gate") and offer.spaces != ("weights",)
-]
+    if offer.name not in ("attention", "gate") and offer.spaces != ("weights",) and not offer.releases
+]  # what releases draws of its party's secret, and no generator; tests/parties/test_party_accounts.py
 READS = {name: registry().find("objectives", name) for name in registry().names("objectives")}
 LOSSES = [
     name
