@@ -27,7 +27,7 @@ class Rules:
         return [
             ConsensusOffer("attention", "nowhere:Attention", Anything, trained=True),
             ConsensusOffer("aekd", "nowhere:AEKD", Anything, spaces=("gradient",), inputs=True),
-            ConsensusOffer("gnmax", "nowhere:GNMax", Anything, stateful=True),
+            ConsensusOffer("noisy", "nowhere:Noisy", Anything, stateful=True),
         ]
 
 

@@ -40,7 +40,7 @@ def test_together_is_one_host_and_spread_one_for_each(plan):
         (
             {"a": {}, "b": {}, "c": {}},
             [{"from": "a", "to": "m"}, kl("m", ["b", "c"])],
-            {"consensus": {"m": "gnmax"}},
+            {"consensus": {"m": "noisy"}},
             [["a"], ["b", "c"]],
         ),
         (

@@ -72,7 +72,8 @@ def test_which_devices_have_it():
     assert value.grad is not None and torch.equal(value.grad, torch.ones(1))
 
 
-RULES = [offer for offer in registry().offers("consensus") if offer.factory.startswith("kdmesh.builtin")]
+OURS = [offer for offer in registry().offers("consensus") if offer.factory.startswith("kdmesh.builtin")]
+RULES = [offer for offer in OURS if not offer.releases]  # what releases answers on a party's account alone
 
 
 @pytest.mark.parametrize("offer", RULES, ids=[offer.name for offer in RULES])
