@@ -107,6 +107,7 @@ def test_a_public_sample_that_a_party_has_too_is_not_looked_for():
     assert Search({"north": X[:5]}, [X[:5]]).looked_for == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="memory is read as Linux shows it")
 def test_memory_of_a_process_is_searched(search):
     held = RAW["float16"](X[321]) * 3
