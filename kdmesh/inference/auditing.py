@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.audits.membership import Membership, loss_scores, measured
+from kdmesh.contracts.run_files import MANIFEST
 from kdmesh.errors import MeshError
 from kdmesh.files import read_json
 from kdmesh.graph.planner import make_plan
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from kdmesh.streams.stream import Stream
     from kdmesh.streams.table import Table
 
-RESOLVED, MANIFEST, AGENTS = "resolved.yaml", "manifest.json", "agents"
-TEST = "test"
+AGENTS, TEST = "agents", "test"
 
 
 @dataclass(frozen=True)

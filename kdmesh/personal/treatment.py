@@ -38,14 +38,12 @@ class Tally:
     samples: int = 0
     dropped: int = 0
     by_kind: Counter[str] = field(default_factory=Counter)
-    by_rule: Counter[str] = field(default_factory=Counter)
 
     def add(self, findings: Iterable[Finding]) -> None:
         """Count what was found in one sample."""
         found = list(findings)
         self.samples += bool(found)
         self.by_kind.update(one.part.kind for one in found)
-        self.by_rule.update(one.part.rule for one in found)
 
 
 @dataclass(frozen=True)
@@ -109,13 +107,10 @@ def _told(own: Iterable[Field], parts: dict[str, list[Part]]) -> list[tuple[str,
     return [(one.name, part, one.text[part.start : part.end]) for one in own for part in parts[one.text]]
 
 
-def treated(
-    table: Table, treatment: Treatment, tell: Callable[[Finding], None], beat: Callable[[int], None] = lambda done: None
-) -> tuple[Table, Tally]:
+def treated(table: Table, treatment: Treatment, tell: Callable[[Finding], None]) -> tuple[Table, Tally]:
     """A table without its personal data, and how much was found; ``tell`` is told each part.
 
     Texts that are not in memory are looked at once now, and changed each time that they are read.
-    ``beat``: is told how many samples have been looked at.
     """
     tally, gone = Tally(), torch.zeros(len(table), dtype=torch.bool)
     columns = {name: table.columns[name] for name in table.columns if treatment.asks(name)}
@@ -142,7 +137,6 @@ def treated(
             gone[rows[place]] = bool(own_findings)
             for one in own_findings:
                 tell(one)
-        beat(rows.stop)
     if treatment.replacing is None:
         tally.dropped = int(gone.sum())
         return (without(table, gone) if gone.any() else table), tally
@@ -216,10 +210,6 @@ def without(table: Table, gone: torch.Tensor) -> Table:
         y=None if table.y is None else table.y[left],
         official={name: (new := place[own])[new >= 0] for name, own in table.official.items()},
         columns={name: [values[row] for row in rows] for name, values in table.columns.items()},
-        cells=None if table.cells is None else _taken(table.cells, rows),
+        cells=None if table.cells is None else table.cells.take(rows),
         known=None if table.known is None else table.known[left],
     )
-
-
-def _taken(cells: Cells, rows: Sequence[int]) -> Cells:
-    return cells.take(rows)
