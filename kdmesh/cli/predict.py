@@ -70,6 +70,8 @@ def add_reading(command: argparse.ArgumentParser, split: str = "") -> None:
             f"--{role}", metavar="COLUMN", help=f"the column of the {role}, where it is called otherwise"
         )
     command.add_argument("--split", metavar="NAME", help=f"of a file or folder that has several{split}")
+    command.add_argument("--delimiter", metavar="C", help="between the cells of CSV (default: as the run read its own)")
+    command.add_argument("--encoding", metavar="NAME", help="of CSV, latin-1 say (default: as the run read its own)")
     command.add_argument("--root", metavar="DIR", help="from where paths of images lead (default: from their table)")
 
 
@@ -126,10 +128,26 @@ def read_inputs(args: argparse.Namespace, trained: Trained, where: str, labelled
     root, labels = (None if (one := getattr(args, name, None)) is None else Path(one) for name in ("root", "labels"))
     if labelled and trained.tags | trained.ranks and args.label is not None:  # its labels are parts of its samples
         named["spans" if trained.tags else "relevance"] = args.label
-    found = read(Path(args.data), trained, Asked(named, labelled, getattr(args, "split", None), root, labels), where)
+    asked = Asked(named, labelled, getattr(args, "split", None), root, labels, *_written(args))
+    found = read(Path(args.data), trained, asked, where)
     for note in found.notes:
         complain(f"kdmesh: note: {note}")
     return found
+
+
+def _written(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """The delimiter and the encoding that the arguments name."""
+    from kdmesh.tables.kinds import delimiter_of, encoding_of
+
+    delimiter, encoding = (getattr(args, name, None) for name in ("delimiter", "encoding"))
+    if delimiter is not None and len(delimiter) != 1:
+        raise MeshError(f"found {delimiter!r}", where="--delimiter", instead="one character: ';' or $'\\t', say")
+    where = "--delimiter"
+    try:
+        delimiter, where = delimiter_of(delimiter), "--encoding"
+        return delimiter, None if encoding is None else encoding_of(encoding) or "utf-8-sig"
+    except ValueError as error:
+        raise MeshError(str(error), where=where) from None
 
 
 def note_cut(trained: Trained, inputs: Inputs, cut: Sequence[int], left_out: bool = False) -> None:

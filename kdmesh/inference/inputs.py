@@ -47,6 +47,7 @@ READ = (*TABLES, *ARRAYS, ".npy", "idx")  # of files in a folder, those that cou
 TEST = "test"  # the split that is measured, where a file has several
 BREAK = re.compile(r"\r\n|\n|\r")  # what ends a line of a file, and nothing that may stand in a text
 LISTS = Candidates._fields
+WRITTEN, COMMA = ("delimiter", "encoding"), (".csv", ".tsv")  # how some tables are written, and which
 LEARNED = ("label", "values", "indicators")
 UNTOLD = ("spans", "rejected", "relevance")  # learned, and not told
 
@@ -58,7 +59,7 @@ class Asked:
     ``named``: columns by what they are, ``{"text": "body"}``, where this file calls them otherwise than the one that
     was learned. ``labelled``: what was learned is read, too. ``split``: of a file that has several, by default, where
     labels are read, its test split; ``root``: from where a table's paths of images lead; ``labels``: the file of an
-    array's labels.
+    array's labels; ``delimiter``, ``encoding``: of CSV and TSV, where they are not those that the run read.
     """
 
     named: Mapping[str, str] = field(default_factory=dict)
@@ -66,6 +67,8 @@ class Asked:
     split: str | None = None
     root: Path | None = None
     labels: Path | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
 
     def chosen(self, splits: Sequence[str], path: Path, where: str) -> str:
         """Which of a file's splits is read. MeshError where that is not said, or there is no such."""
@@ -162,10 +165,10 @@ def _found(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
         raise MeshError(f"no file {path}", where=where, instead="a path from the working folder, or absolute")
     images = trained.config.images is not None
     if path.is_dir() and is_saved(path):
-        asked.refuse(f"{path}: a folder that `save_to_disk` made has its own", "root", "labels")
+        asked.refuse(f"{path}: a folder that `save_to_disk` made has its own", "root", "labels", *WRITTEN)
         return _saved(path, trained, asked, where)
     if images and (path.is_dir() or is_archive(path) or is_image(path.name)):
-        asked.refuse(f"{path}: images without columns", "named", "root", "labels")
+        asked.refuse(f"{path}: images without columns", "named", "root", "labels", *WRITTEN)
         return _images(path, trained, asked, where)
     if path.is_dir():
         files = sorted(one.name for one in path.iterdir() if _kind(one) in READ)
@@ -173,8 +176,10 @@ def _found(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
         raise MeshError(f"{path} is a folder", where=where, instead=instead)
     if kind in TABLES:
         asked.refuse(f"{path}: a table", "split", "labels")
+        if kind not in COMMA:
+            asked.refuse(f"{path}: no CSV", *WRITTEN)
         return _of_rows(path, _rows(path, trained, asked, where), trained, asked, where)
-    asked.refuse(f"{path}: a file without columns", "named", "root")
+    asked.refuse(f"{path}: a file without columns", "named", "root", *WRITTEN)
     if trained.is_text:
         asked.refuse(f"{path}: texts", "split", "labels")
         if kind != ".txt":
@@ -187,7 +192,7 @@ def _found(path: Path, trained: Trained, asked: Asked, where: str) -> Inputs:
 
 def _rows(path: Path, trained: Trained, asked: Asked, where: str) -> Rows:
     """The rows of a table."""
-    written = _written(trained, "delimiter"), _written(trained, "encoding") or ""
+    written = asked.delimiter or _written(trained, "delimiter"), asked.encoding or _written(trained, "encoding") or ""
     rows, personal = read_rows(path, where, _raw(trained, asked), *written), trained.personal
     if personal is None or trained.is_text:
         return rows  # texts are treated as samples

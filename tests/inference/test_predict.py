@@ -261,6 +261,9 @@ def test_what_is_no_sample_is_named(small: Path, tmp_path: Path, capsys: Any, na
         (["predict", "{small}", "{files}/test.csv", "--device", "gpu"], "--device"),
         (["predict", "{small}", "{files}/test.csv", "--out", "x.xlsx"], "--out"),
         (["predict", "{small}", "{files}/test.csv", "--out", "{files}/none/x.csv"], "--out"),
+        (["predict", "{small}", "{files}/test.csv", "--delimiter", ";;"], "one character"),
+        (["predict", "{small}", "{files}/test.csv", "--delimiter", '"'], "a quote or a line break"),
+        (["predict", "{small}", "{files}/test.csv", "--encoding", "zip"], "'zip' is no encoding of text"),
         (["evaluate", "{small}", "{files}/test.csv", "--by", "city"], "no column 'city'"),
         (["evaluate", "{small}", "{files}/test.csv", "--label", "site"], "'x' is not a class"),
     ],
@@ -269,6 +272,19 @@ def test_what_is_asked_wrongly_is_named(small: Path, files: Path, capsys: Any, w
     assert main([word.format(small=small, files=files) for word in words]) == 2
     said = capsys.readouterr().err
     assert what in said and "Traceback" not in said
+
+
+def test_csv_that_is_written_otherwise(small: Path, tmp_path: Path, capsys: Any) -> None:
+    own, other, lines = tmp_path / "own.csv", tmp_path / "other.csv", tmp_path / "lines.jsonl"
+    own.write_text("a,b,caf\xe9\n1,2,x\n3,-4,y\n", encoding="utf-8")
+    other.write_text("a;b;caf\xe9\n1;2;x\n3;-4;y\n", encoding="latin-1")
+    lines.write_text('{"a": 1, "b": 2}\n')
+    expected = told(capsys, "predict", small, own)
+    assert told(capsys, "predict", small, other, "--delimiter", ";", "--encoding", "latin-1") == expected
+    assert told(capsys, "predict", small, own, "--encoding", "utf-8") == expected
+    for words, what in (((other, "--delimiter", ";"), "other.csv"), ((lines, "--delimiter", ";"), "no CSV")):
+        assert main(["predict", str(small), *map(str, words)]) == 2
+        assert what in capsys.readouterr().err
 
 
 def test_what_is_shown_meanwhile_ends_with_an_error_too(monkeypatch: Any, capsys: Any) -> None:

@@ -15,6 +15,12 @@ from kdmesh.spec.read import bundled, parse, read_mesh
 LONGEST, COUNTS = 2, ("epochs", "rounds", "digest_epochs")
 # On one actor a mesh is a process with nothing to send, whatever the mesh: of each kind of task one is enough.
 TOGETHER = {"council", "multi-label", "ranking", "regression", "sequence-level"}
+# The contract of each strategy runs it on Ray too: of meshes that only connect the same ones otherwise, one is enough.
+ALIKE = {
+    *("confidence-ensemble", "ensemble-then-mutual", "one-shot", "previous-epoch", "privileged-self"),
+    *("specialists", "star", "votes"),
+}
+NAMES = sorted({*bundled()} - {"api-classifier"})  # which asks a server
 
 
 def shortened(value):
@@ -43,7 +49,9 @@ def outcome(name, placement, session):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", sorted({*bundled()} - {"api-classifier"}))  # which asks a server
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in NAMES]
+)
 def test_inline_and_ray_give_equal_bits_wherever_agents_are(name, ray_session):
     inline = Session("inline")
     expected = outcome(name, "together", inline)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from kdmesh.offers import Config, DatasetOffer
-from kdmesh.tables.kinds import SAVED, is_table
+from kdmesh.tables.kinds import SAVED, delimiter_of, encoding_of, is_table
 
 
 class IdxConfig(Config):
@@ -147,27 +146,6 @@ def _one_kind(given: Any) -> None:
             raise ValueError(f"`{columns}` names a column twice")
 
 
-def _encoding(value: str | None) -> str | None:
-    """The name of an encoding of texts, None for UTF-8, whose byte-order mark is left out; ValueError for no such."""
-    if not value:
-        return None
-    try:
-        known = codecs.lookup(value)
-        text = known._is_text_encoding
-    except LookupError:
-        text = False
-    if not text:
-        raise ValueError(f"{value!r} is no encoding of text: utf-8, latin-1, cp1252, utf-16 ...")
-    return None if known.name in ("utf-8", "utf-8-sig") else value
-
-
-def _delimiter(value: str | None) -> str | None:
-    """What stands between cells; ValueError for what has another meaning there."""
-    if value is not None and value in '"\r\n':
-        raise ValueError("a quote or a line break ends cells in another way: ; or |, say, or \\t")
-    return value
-
-
 Label = Annotated[
     str | None, Field(description="column with the label: a whole number from 0, or a class name; by default `label`")
 ]
@@ -183,10 +161,10 @@ Features = Annotated[list[str] | None, Field(min_length=1, description="feature 
 Delimiter = Annotated[
     str | None,
     Field(min_length=1, max_length=1, description="of CSV, between cells: by default a comma, in a .tsv a tab"),
-    AfterValidator(_delimiter),
+    AfterValidator(delimiter_of),
 ]
 Encoding = Annotated[
-    str | None, Field(description="of CSV and TSV, `latin-1` say; by default UTF-8"), AfterValidator(_encoding)
+    str | None, Field(description="of CSV and TSV, `latin-1` say; by default UTF-8"), AfterValidator(encoding_of)
 ]
 
 
