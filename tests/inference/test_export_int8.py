@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from test_export import BERT, agents, data, files, refused, told, trained  # noqa: F401
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
@@ -22,7 +23,7 @@ from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.compression.int8 import Int8Linear, exact, quantize, rounded
 from kdmesh.inference.export.graph import Port
-from kdmesh.inference.export.int8 import Int8
+from kdmesh.inference.export.int8 import Int8, _Rounding
 from kdmesh.inference.trained import Trained
 from kdmesh.plugins import registry
 from kdmesh.spec.read import parse
@@ -86,6 +87,18 @@ def test_rows_that_go_straight_into_a_product_of_their_own_matrix(tmp_path: Path
         wanted = nn.functional.linear(rounded(found), rounded(linear.weight), linear.bias) + found
         wanted = rounded(wanted) @ rounded(matrix, 0)
     assert (Int8().open(tmp_path / "model.onnx", graph)((x,)) - wanted).abs().max() < 1e-4 < wanted.abs().max()
+
+
+def test_a_product_that_is_scaled_stays_as_it_is() -> None:
+    weights = np.arange(6, dtype=np.float32).reshape(2, 3)
+    held = [numpy_helper.from_array(weights, "plain"), numpy_helper.from_array(weights, "scaled")]
+    scaled = {"alpha": 0.5}, {"beta": 2.0}, {"transA": 1}
+    nodes = [helper.make_node("Gemm", ["x", "plain"], ["y0"], alpha=1.0, beta=1.0)]
+    nodes += [helper.make_node("Gemm", ["x", "scaled", "c"], [f"y{at + 1}"], **one) for at, one in enumerate(scaled)]
+    graph = helper.make_graph(nodes, "it", [], [], initializer=held)
+    _Rounding(graph).run("it")
+    assert [node.output[0] for node in graph.node if node.op_type == "Gemm"] == ["y1", "y2", "y3"]
+    assert {one.name for one in graph.initializer} >= {"scaled", "plain.int8.0"}
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,8 @@ def test_true_and_false_from_python_are_the_words_that_were_learned(words: list[
     def asked(encode: dict[str, Any]) -> tuple[Predictor, Any]:
         groups = [PrepareSpec.model_validate({"columns": [name], **encode}) for name in ("w", "n")]
         made = fit(source, groups, "data.prepare")
-        trained: Any = SimpleNamespace(prepared=made, personal=None, config=SimpleNamespace(agent="s", columns=made.columns))
+        config = SimpleNamespace(agent="s", columns=made.columns)
+        trained: Any = SimpleNamespace(prepared=made, personal=None, config=config)
         return Predictor(trained), made.of_cells(source)
 
     rows = [{"w": True, "n": np.float32(2)}, {"w": np.bool_(False), "n": 3}]

@@ -58,7 +58,7 @@ class _Rounding:
         for node in self._graph.node:
             if node.op_type == "MatMul" and node.input[1] in self._weights:
                 self._product(node, False)
-            elif node.op_type == "Gemm" and node.input[1] in self._weights and not self._is(node, "transA"):
+            elif node.op_type == "Gemm" and node.input[1] in self._weights and self._is_linear(node):
                 self._product(node, self._is(node, "transB"))
             elif node.op_type == "Gather" and node.input[0] in self._weights and not self._is(node, "axis"):
                 self._embedding(node)
@@ -73,6 +73,11 @@ class _Rounding:
         kept = [one for one in (*self._graph.initializer, *self._added.values()) if one.name in read]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
+
+    def _is_linear(self, node: Any) -> bool:
+        """Whether a Gemm multiplies rows as they stand, and scales neither the product nor what is added."""
+        scaled = any(one.name in ("alpha", "beta") and one.f != 1 for one in node.attribute)
+        return not scaled and not self._is(node, "transA")
 
     def _is(self, node: Any, name: str) -> bool:
         return any(one.name == name and one.i for one in node.attribute)
