@@ -6,10 +6,12 @@ agents say of a stream goes to the host that combines it, and no further: reader
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.private import pooled
 from kdmesh.graph.reach import behind, readers
 from kdmesh.graph.sources import below
 from kdmesh.spec.parties import COORDINATOR, OWN
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from kdmesh.graph.nodes import ConsensusNode
     from kdmesh.graph.reach import Nodes
     from kdmesh.spec import MeshSpec
+    from kdmesh.spec.data import ShardSpec
 
 
 def hosts(spec: MeshSpec) -> dict[str, list[str]]:
@@ -71,15 +74,39 @@ def check_streams(spec: MeshSpec) -> None:
     """Refuse what would choose among samples that only a party has by what only it knows of them."""
     for name, stream in spec.streams.items():
         if OWN in below(spec, name):
-            for field in ("where", "only", "without", "select", "shards"):
+            for field in ("where", "only", "without", "select"):
                 if getattr(stream, field) is not None:
                     what = f"samples of {OWN!r} are each party's own, and nobody else knows which of them these are"
                     instead = f"leave it out; which samples {OWN!r} has, each party's `data` says"
                     raise MeshError(what, where=f"streams.{name}.{field}", instead=instead)
+            if stream.shards is not None:
+                _check_shards(spec, name, stream.shards)
     for name, party in spec.parties.items():
         if party.data is not None and spec.data is None:
             what = "samples of its own, and there are no public ones to agree on"
             raise MeshError(what, where=f"parties.{name}.data", instead="data: {dataset: ...}")
+
+
+def _check_shards(spec: MeshSpec, name: str, shards: ShardSpec) -> None:
+    """Refuse a division of what parties have for themselves that is not within each, or goes by what samples are."""
+    where = f"streams.{name}.shards"
+    if shards.by != "iid":
+        what = f"samples of {OWN!r} are each party's own, and nobody else knows which of them are alike"
+        raise MeshError(what, where=f"{where}.by", instead="by: iid, which goes by their places alone")
+    if pooled(spec, name):
+        what = "samples of several parties stand in one place here, so that no agent's part would be its party's"
+        raise MeshError(what, where=where, instead=f"shards of a stream `of: {OWN}`, which is not pooled")
+    divided = next((one for one in below(spec, name) if one in spec.streams and spec.streams[one].shards), None)
+    if divided is not None:
+        raise MeshError(f"{divided} is divided already", where=where, instead="divide one of the two")
+    holders = {agent: name for name, party in spec.parties.items() if party.data is not None for agent in party.agents}
+    if (stranger := next((agent for agent in shards.of if agent not in holders), None)) is not None:
+        what = f"{stranger} is of no party that has samples of its own"
+        raise MeshError(what, where=f"{where}.of", instead=nearest(stranger, holders, "agents of such", several=True))
+    counts = Counter(holders[agent] for agent in shards.of)
+    if max(counts.values(), default=0) < 2:
+        what = f"each party has one of these agents, so that nothing of {OWN!r} is divided"
+        raise MeshError(what, where=f"{where}.of", instead="several agents of a party, or leave `shards` out")
 
 
 def _refuse(node: ConsensusNode, nodes: Nodes) -> None:

@@ -142,11 +142,14 @@ def check_private(
 def owners_of(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> dict[str, list[str]]:
     """By private stream, whose its samples are: the owners of its shards, or who sees it.
 
-    A stream that is not divided is left out if what it is taken from is private, and then says it all.
+    A stream that is not divided is left out if what it is taken from is private, and then says it all; so is what is
+    taken of parties' own samples, which all of a party may see.
     """
     private, found = private_streams(spec), dict[str, list[str]]()
     seen = users(spec, edges, consensus)
     for name in private:
+        if _own(spec, below(spec, name)):
+            continue
         chain = [spec.streams[part] for part in (name, *below(spec, name)) if part in spec.streams]
         shards = next((stream.shards.of for stream in chain if stream.shards is not None), None)
         if _own(spec, (name, *below(spec, name))):
@@ -273,9 +276,10 @@ def crossing(spec: MeshSpec, edges: list[Edge], consensus: Nodes) -> Iterator[tu
 
 
 def _of_one(spec: MeshSpec, stream: str, one: str, other: str) -> bool:
-    """Whether two agents are of one party, and see its samples on a stream."""
-    own = _own(spec, (stream, *below(spec, stream)))
-    return bool(own) and any({one, other} <= {*party.agents} for party in spec.parties.values())
+    """Whether two agents are of one party, and see the same samples of it on a stream."""
+    chain = (stream, *below(spec, stream))
+    alike = bool(_own(spec, chain)) and not any(spec.streams[part].shards for part in chain if part in spec.streams)
+    return alike and any({one, other} <= {*party.agents} for party in spec.parties.values())
 
 
 def _shared(spec: MeshSpec, one: str, other: str) -> tuple[bool, bool]:

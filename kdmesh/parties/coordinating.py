@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError
 from kdmesh.graph.digests import of_mesh
 from kdmesh.graph.planner import make_plan
-from kdmesh.hosts.source import Source
-from kdmesh.parties.joining import public_digest
+from kdmesh.parties.joining import known_before, public_digest
 from kdmesh.parties.service import LOOPBACK, Certificates, Coordinator
 from kdmesh.plugins import registry
 from kdmesh.spec.parties import COORDINATOR
@@ -39,8 +38,7 @@ def coordinated(
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit():
         raise MeshError(f"found {address!r}", where="--listen", instead="HOST:PORT, as in 127.0.0.1:7400")
-    away = {name: 1 for name, party in spec.parties.items() if party.data is not None}
-    table, _ = Source(sizes=away).load(plan)
+    table, _ = known_before(plan)
     expected = {"mesh": of_mesh(plan), "public": public_digest(table)}
     silence = None if spec.participation is None else spec.participation.timeout
     with Coordinator(address, certificates, names, expected, patience, say, silence) as meeting:

@@ -21,9 +21,8 @@ from kdmesh.files import write, write_all
 from kdmesh.graph.digests import of_mesh
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.host import Host
-from kdmesh.hosts.source import Source
 from kdmesh.parties.gatekeeper import Gatekeeper
-from kdmesh.parties.joining import MOST, VERSION, public_digest
+from kdmesh.parties.joining import MOST, VERSION, known_before, public_digest
 from kdmesh.plugins import registry
 from kdmesh.spec.parties import OWN
 
@@ -74,9 +73,8 @@ class Member:
     def hello(self) -> dict[str, Any]:
         """What a party says of itself as it joins: what both must agree on, and how many samples it has."""
         plan = make_plan(self.spec, registry())
-        others = {name: 1 for name, party in self.spec.parties.items() if party.data is not None and name != self.name}
-        table, streams = Source(sizes=others).load(plan)
-        agent, size = self.spec.parties[self.name].agents[0], 0
+        table, streams = known_before(plan, self.name)
+        agent, size = plan.spec.parties[self.name].agents[0], 0
         if OWN in streams and agent in (streams[OWN].shards or ()):
             size = len(streams[OWN].rows_for(agent))
         return {

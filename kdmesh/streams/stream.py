@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kdmesh.spec.data import DataSpec, StreamSpec
+    from kdmesh.spec.data import DataSpec, ShardSpec, StreamSpec
     from kdmesh.streams.table import Table
 
 MOST_TEXTS = 100_000_000
@@ -92,10 +92,11 @@ def resolve(table: Table, data: DataSpec, streams: dict[str, StreamSpec]) -> dic
     """Return every stream by name: the splits that there are, then the named ones in the file's order.
 
     A stream takes its samples `of` a split or another stream, in any order of writing. It inherits from that one:
-    hidden labels stay hidden, private stays private, shards are narrowed with the rows. `rest_of` leaves out what other
-    streams have taken from it, `select` keeps the samples that a file names, `where` keeps values of columns, `only`
-    and `without` filter by class, then `size` draws from what is left (stratified as the splits are), then `shards`
-    divide. What is drawn depends on ``data.seed`` and on the stream's name.
+    hidden labels stay hidden, private stays private, shards are narrowed with the rows; what each party has for itself
+    is divided within each. `rest_of` leaves out what other streams have taken from it, `select` keeps the samples that
+    a file names, `where` keeps values of columns, `only` and `without` filter by class, then `size` draws from what is
+    left (stratified as the splits are), then `shards` divide. What is drawn depends on ``data.seed`` and on the
+    stream's name.
     """
     labelled = table.y is not None or table.is_text  # tags and tokens are the texts' own
     found = {name: Stream(name, rows, labelled and name != "transfer") for name, rows in split(table, data).items()}
@@ -201,9 +202,13 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
         raise MeshError(f"no sample of {base.name} is left", where=where, instead="keep more classes")
     stream.rows = rows
     if spec.shards is not None:
-        if base.shards is not None:
+        seed = mix(data.seed, "shards", name)
+        if base.apart:
+            stream.shards = _within(base, rows, table, spec.shards, seed, f"{where}.shards")
+        elif base.shards is not None:
             raise MeshError(f"{base.name} is divided already", where=f"{where}.shards", instead="divide one of the two")
-        stream.shards = shard(rows, table, spec.shards, mix(data.seed, "shards", name), f"{where}.shards")
+        else:
+            stream.shards = shard(rows, table, spec.shards, seed, f"{where}.shards")
         stream.rows = torch.cat(list(stream.shards.values())).sort().values
     elif base.shards is not None and narrowed:
         stream.shards = {agent: own[torch.isin(own, rows)] for agent, own in base.shards.items()}
@@ -211,6 +216,16 @@ def _derive(name: str, spec: StreamSpec, base: Stream, taken: list[Stream], tabl
         if empty:
             raise MeshError(f"no sample is left for {', '.join(empty)}", where=where, instead="keep more")
     return stream
+
+
+def _within(base: Stream, rows: Tensor, table: Table, spec: ShardSpec, seed: int, where: str) -> dict[str, Tensor]:
+    """Each agent's part of those of some rows that are its party's, in the order of ``spec.of``."""
+    whole = base.parts(rows)
+    made: dict[str, Tensor] = {}
+    for owner, own in whole.items():
+        if agents := [agent for agent in spec.of if base.owner(agent) == owner]:
+            made |= shard(own, table, spec.model_copy(update={"of": agents}), mix(seed, owner), where)
+    return {agent: made[agent] for agent in spec.of}
 
 
 def _rest(base: Stream, taken: list[Stream], where: str) -> Tensor:
