@@ -223,7 +223,7 @@ def _again(plan: Plan, best: str, saved: Path) -> dict[str, object]:
     model = _own(plan, best).model
     assert model is not None
     kept = {name: value for name, value in model.config.items() if name in ("attention", "max_length", "bi_encoder")}
-    return {"model": model.model_copy(update={"config": {**kept, "path": str(saved)}})}
+    return {"model": model.model_copy(update={"config": {**kept, "path": str(saved)}}), "seed": None}
 
 
 def _own(plan: Plan, name: str) -> AgentSpec:

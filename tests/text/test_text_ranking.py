@@ -265,6 +265,18 @@ def test_a_frozen_cross_encoder_is_read_from_its_folder_and_stays_there(exported
     assert summary["agents"]["t"]["forwards"] and "ndcg" in summary["agents"]["s"]["metrics"]["test"]
 
 
+def test_a_control_by_two_towers_that_learned_has_two_towers(tmp_path, lists):
+    mesh = mesh_of(lists, train={"steps": 4, "batch_size": 8})
+    for name in "ab":
+        mesh.agent(name, BI)
+        mesh.flow("labels", name, objective="info_nce")
+    mesh.agent("s", BI)
+    mesh.connect("ensemble", teachers=["a", "b"], student="s", objective="kl")
+    found = mesh.run(backend="inline", out=tmp_path / "runs", controls=True).summary
+    best = found["controls"]["s"]["best_teacher"]
+    assert best["teacher"] == found["best_teacher"] and best["test"]["ndcg"] > 0
+
+
 def test_an_encoder_whose_checkpoint_has_another_head_embeds_frozen_too(tmp_path, lists):
     """A masked language model has no pooler: none is needed, so that nothing of it is drawn."""
     base = AutoModel.from_config(save(tmp_path / "base", config=architecture("bert", **STILL)).config)
