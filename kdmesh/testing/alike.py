@@ -153,6 +153,10 @@ class Alike(Contract):
     def test_it_draws_from_torch_alone(self, offer: Any, settings: dict[str, Any]) -> None:
         """Random numbers come from torch's default generator, which the engine seeds; none is seeded by it."""
         states = []
+        with torch.random.fork_rng(devices=()):
+            thing = self.made(offer, settings)  # what a library draws as it is imported is no draw of a step
+            for number in NUMBERS:
+                self.asked(offer, thing, number)
         with refuse_other_draws(offer.name):
             for seed in (1, 2):
                 with torch.random.fork_rng(devices=()):
