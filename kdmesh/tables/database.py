@@ -60,7 +60,9 @@ def read_query(engine: Any, query: str, source: str, where: str) -> Rows:
         with engine.connect() as connection:
             if dialect in READ_ONLY:
                 connection.execute(library.text(READ_ONLY[dialect]))
-            found = connection.execution_options(stream_results=True).execute(library.text(query))
+            # As it stands: `:name` and `%` are no parameters, for there are none.
+            reading = connection.execution_options(stream_results=True, no_parameters=True)
+            found = reading.exec_driver_sql(query)
             if not found.returns_rows:
                 raise MeshError("this query gives no rows", where=where, instead="SELECT ... ORDER BY ...")
             columns = [str(name) for name in found.keys()]  # noqa: SIM118  # a result is no mapping

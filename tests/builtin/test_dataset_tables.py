@@ -193,6 +193,13 @@ def test_a_password_stands_in_no_file(monkeypatch):
         read("sql", query="select 1")
 
 
+def test_a_colon_or_a_percent_sign_in_a_query_is_no_parameter(tmp_path):
+    path = sql(tmp_path / "some.sql", [("x", 1), ("y", 2), ("a:b", 3)], ("label", "n"))
+    query = "select label, n from t where label <> 'a:b' and label not like '%z:name' order by n desc"
+    table = read("sql", path=path, query=query)
+    assert table.x[:, 0].tolist() == [2, 1]
+
+
 def test_decimals_are_numbers_and_dates_are_text(tmp_path):
     from decimal import Decimal
 
