@@ -18,7 +18,7 @@ from kdmesh.graph import budgets
 from kdmesh.graph.private import agents_of, private_streams
 from kdmesh.graph.private_training import told
 from kdmesh.graph.program import Publish
-from kdmesh.graph.reach import behind
+from kdmesh.graph.reach import behind, consensus_from
 from kdmesh.graph.sources import below
 from kdmesh.hosts.modules import origin
 from kdmesh.privacy.accounting import Gaussian, calibrated, epsilons
@@ -89,7 +89,8 @@ def _times(plan: Plan, found: Checked, release: Release) -> int:
             continue
         for line, count in walked(stage.program.body):
             if isinstance(line, Publish):
-                heard = line.to in (None, release.consensus) and not {*line.agents}.isdisjoint(release.members)
+                to = line.to is None or line.to in consensus_from(release.consensus, plan.consensus)
+                heard = to and not {*line.agents}.isdisjoint(release.members)
                 times += count if release.when == "round" and heard else 0
             elif release.when == "epoch" and (steps := phase_steps(plan, found, stage, line)):
                 times += count * (max(steps.values()) // max(epoch_steps(plan, found, stage, line).values()))

@@ -273,7 +273,7 @@ def passes(plan: Plan, streams: set[str]) -> dict[str, list[Passed]]:
             if edge.as_ == "input" and not edge.live:
                 add(edge.source, publisher.base(edge.stream), [edge.output], False)
     for stream in sorted({"validation", "test"} & streams):
-        for name in (name for name, node in plan.consensus.items() if not node.unaligned):
+        for name in (name for name, node in plan.consensus.items() if not (node.unaligned or plan.withheld(name))):
             for source, outputs in sources(plan, name).items():
                 if source in plan.spec.agents:
                     add(source, stream, [*outputs], True)

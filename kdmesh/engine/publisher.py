@@ -9,9 +9,9 @@ from kdmesh.backends._base import as_argument
 from kdmesh.errors import RunFailed
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.inputs import order
-from kdmesh.graph.parties import variant
+from kdmesh.graph.parties import places, variant
 from kdmesh.graph.private import private_streams
-from kdmesh.graph.reach import behind
+from kdmesh.graph.reach import behind, closure, depth
 from kdmesh.hosts.remote import RemoteHost
 
 if TYPE_CHECKING:
@@ -92,15 +92,15 @@ class Publisher:
     def _relayed(self, stage: Stage) -> list[Relay]:
         """What a stage's readers are sent of consensus nodes that are formed elsewhere."""
         nodes, found = self.plan.consensus, dict[str, Relay]()
-        for edge in (edge for phase in stage.phases.values() for edge in phase.edges):
-            host = self.host_of.get(edge.target)
-            if host is not None and edge.source in nodes and self.plan.away(edge.source, host):
-                relay = found.setdefault(edge.source, Relay(edge.source))
-                relay.sources |= {end.source for end, _ in behind(edge, nodes)}
-                which = relay.readers.setdefault(host, [])
-                if (version := variant(edge.source, edge.target, nodes)) not in which:
-                    which.append(version)
-        return list(found.values())
+        for edge in closure((edge for phase in stage.phases.values() for edge in phase.edges), nodes):
+            for host in places(edge.target, nodes, self.host_of) if edge.source in nodes else ():
+                if self.plan.away(edge.source, host):
+                    relay = found.setdefault(edge.source, Relay(edge.source))
+                    relay.sources |= {end.source for end, _ in behind(edge, nodes)}
+                    which = relay.readers.setdefault(host, [])
+                    if (version := variant(edge.source, edge.target, nodes)) not in which:
+                        which.append(version)
+        return sorted(found.values(), key=lambda relay: depth(relay.consensus, nodes))
 
     def base(self, stream: str) -> str:
         """The stream whose samples a replayed stream repeats."""

@@ -170,7 +170,8 @@ class StageRun(StageHome):
             return
         self.attended = run.attendance.begin(number)
         if run.away and asked.stale == "forget":
-            away = sorted(run.away)
+            formed = {name for name, node in run.plan.consensus.items() if node.home in run.backend.absent}
+            away = sorted(run.away | formed)
             yield from wait(run.backend.submit(host, RemoteHost.forget, away) for host in self.hosts)
 
     # -- checkpoints -----------------------------------------------------------------------------------------------

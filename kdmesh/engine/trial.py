@@ -240,7 +240,7 @@ def _run(plan: Plan, found: Checked, rows: int | None) -> None:
     if stream is not None:
         for name in host.agents:
             host.evaluate(name, stream, *backend.get(publisher.given(name, stream)))
-        for name in (name for name, node in plan.consensus.items() if not (node.unaligned or node.releases)):
+        for name in (name for name, node in plan.consensus.items() if not (node.unaligned or plan.withheld(name))):
             inputs = sources(plan, name).items()
             handles = [publisher.publication(source, stream, outputs) for source, outputs in inputs]
             host.evaluate_consensus(name, stream, [], *backend.get(handles))

@@ -7,12 +7,14 @@ party through a rule that releases, which is formed there and charged to the par
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.disclosed import NOISY, crossings
+from kdmesh.graph.parties import places
 from kdmesh.graph.program import Repeat
-from kdmesh.graph.reach import readers
+from kdmesh.graph.reach import released, sources
 from kdmesh.privacy.ledger import Budget
 from kdmesh.privacy.mechanisms import made
 from kdmesh.privacy.sensitivity import ADD_REMOVE, PARTY
@@ -51,10 +53,10 @@ def releases(plan: Plan) -> list[Release]:
     found, host_of = [], plan.host_of
     for name, node in plan.consensus.items():
         if node.releases:
-            ends = dict.fromkeys(host_of[end] for end in readers(name, plan.consensus) if end in host_of)
+            ends = {host for edge in node.readers for host in places(edge.target, plan.consensus, host_of)}
             members = tuple(edge.source for edge in node.members)
             when = str(node.members[0].refresh)
-            found.append(Release(node.home, name, node.rule.name, node.stream, when, members, tuple(ends)))
+            found.append(Release(node.home, name, node.rule.name, node.stream, when, members, tuple(sorted(ends))))
     return found
 
 
@@ -82,6 +84,9 @@ def check(plan: Plan) -> None:
     for name, node in plan.consensus.items():
         if node.releases:
             _release(plan, name, node)
+        if plan.spec.consensus[name].history is not None and released(name, plan.consensus):
+            what = f"a history keeps what agents say to {name}, without noise"
+            raise MeshError(what, where=f"consensus.{name}.history", instead="leave it out")
     for party in plan.withholding:
         _unit(plan, party)
         _leaves(plan, party)
@@ -115,7 +120,8 @@ def _release(plan: Plan, name: str, node: ConsensusNode) -> None:
         what = f"{rule} answers with noise that an account pays for, and {has}: no secret, no budget"
         instead = f"parties.{at}.privacy: {{epsilon: 8, delta: 1e-5}}, or a rule without noise: vote, mean"
         raise MeshError(what, where=f"{where}.rule", instead=instead)
-    near = next((end for end in readers(name, plan.consensus) if host_of.get(end) == hosts[0]), None)
+    ends = {edge.target: places(edge.target, plan.consensus, host_of) for edge in node.readers}
+    near = next((end for end, at in ends.items() if hosts[0] in at), None)
     if near is not None or node.home != hosts[0]:
         what = f"{near or 'nobody'} reads it at {hosts[0]}, who would spend its budget to tell itself"
         instead = f"a reader elsewhere; {hosts[0]}'s own agents read a rule without noise"
@@ -127,9 +133,6 @@ def _release(plan: Plan, name: str, node: ConsensusNode) -> None:
     if len(times) > 1 or next(iter(times)) not in TIMES or any(edge.stale != "publish" for edge in node.members):
         what = f"its members publish at {', '.join(times)}, and each time costs"
         raise MeshError(what, where=where, instead=f"one time for all, of {', '.join(TIMES)}; stale: publish")
-    if plan.spec.consensus[name].history is not None:
-        what = f"a history keeps what the members of {name} say, without noise"
-        raise MeshError(what, where=f"{where}.history", instead="leave it out")
     if not node.include_self:
         what = f"no reader of {name} is one of its members, so `include_self: false` has no effect"
         raise MeshError(what, where=f"{where}.include_self", instead="leave it out")
@@ -181,7 +184,7 @@ def _flow(plan: Plan, one: Crossing) -> str:
 
 def _decides(plan: Plan, party: str) -> None:
     """Refuse decisions of the coordinator that are made of what a party's agents measure, or agree on."""
-    here = {*plan.hosts.get(party, ())}
+    here, heard = {*plan.hosts.get(party, ())}, partial(sources, nodes=plan.consensus)
     for agent in plan.hosts.get(party, ()):
         if agent in plan.private_agents:
             continue  # its figures are made of its weights
@@ -196,7 +199,7 @@ def _decides(plan: Plan, party: str) -> None:
         for until in _untils(stage.program.body):
             node = plan.consensus.get(until.of or "")
             ends = [node] if node is not None else list(plan.consensus.values())
-            if not here.isdisjoint(edge.source for one in ends for edge in one.members):
+            if not here.isdisjoint(source for one in ends for edge in one.members for source in heard(edge)):
                 what = f"rounds would end by how far agents of {party} agree, which stays there: it has a budget"
                 raise MeshError(what, where="program", instead="a number of rounds")
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from kdmesh.errors import MeshError
 from kdmesh.graph import private
 from kdmesh.graph.edges import LABELS
-from kdmesh.graph.reach import behind
+from kdmesh.graph.parties import places
+from kdmesh.graph.reach import behind, released, unreleased
 from kdmesh.spec.parties import COORDINATOR
 
 if TYPE_CHECKING:
@@ -91,10 +92,14 @@ def _signals(plan: Plan) -> list[Crossing]:
             continue
         node, to = plan.consensus.get(edge.target), host_of.get(edge.target, "")
         if edge.source in plan.consensus:
-            home = plan.consensus[edge.source].home or to
-            if node is None and home != to:
-                what = NOISY if plan.consensus[edge.source].releases else "consensus"
-                found.append(Crossing(home, to, what, edge.source, edge.stream, _times(plan, edge)))
+            inner = plan.consensus[edge.source]
+            noisy = inner.releases or (
+                released(inner.name, plan.consensus) and not unreleased(inner.name, plan.consensus)
+            )
+            home, what = inner.home, NOISY if noisy else "consensus"
+            for place in places(edge.target, plan.consensus, host_of) if home else ():
+                if place != home:
+                    found.append(Crossing(home, place, what, edge.source, edge.stream, _times(plan, edge)))
             continue
         to = to if node is None else node.home or host_of[edge.source]
         if to != host_of[edge.source]:
@@ -134,6 +139,8 @@ def _measured(plan: Plan) -> list[Crossing]:
         if home != at:
             found.append(Crossing(home, at, edge.output or "logits", edge.source, MEASURED, f"to measure {name}"))
     for name in plan.consensus:
+        if released(name, plan.consensus):
+            continue  # it is not measured
         at = plan.evaluator(name)
         for edge in plan.consensus[name].members:
             for end, _ in behind(edge, plan.consensus):

@@ -221,6 +221,9 @@ def _settle(node: ConsensusNode, outer: list[ConsensusNode], spec: MeshSpec, reg
                 where=edge.where,
                 instead=f"set `space: {reader.forms[0]}` on the consensus, or use an objective that reads {edge.form}",
             )
+    for edge in node.readers:
+        if edge.target in (other.name for other in outer):
+            edge.form = node.space
     _temperature(node, outer, readers, offers, where)
 
 

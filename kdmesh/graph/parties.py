@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.private import pooled
-from kdmesh.graph.reach import behind, readers
+from kdmesh.graph.reach import readers, unreleased
 from kdmesh.graph.sources import below
 from kdmesh.spec.parties import COORDINATOR, OWN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.merging import Merging
     from kdmesh.graph.nodes import ConsensusNode
@@ -51,23 +53,32 @@ def hosts(spec: MeshSpec) -> dict[str, list[str]]:
 def settle(spec: MeshSpec, edges: list[Edge], nodes: Nodes, merging: Merging) -> dict[str, list[str]]:
     """The hosts of a mesh with parties; sets each consensus' ``home``, and refuses what would cross at every step.
 
-    A consensus is formed where all that it combines is; what several parties say meets at the coordinator.
+    A consensus is formed where all that it combines is; what several parties say meets at the coordinator. What is
+    released is sent to wherever it is combined further, as to anyone.
     """
     placed = hosts(spec)
     host_of = {agent: host for host, agents in placed.items() for agent in agents}
     for node in nodes.values():
-        leaves = [end.source for edge in node.inputs for end, _ in behind(edge, nodes)]
-        sources = {host_of[source] for source in leaves if source != LABELS}
+        sources = {host_of[source] for source in unreleased(node.name, nodes)}
         ends = {host_of[reader] for reader in readers(node.name, nodes)}
-        if len(sources | ends) > 1:
+        if len(sources | ends) > 1 or (node.releases and len(sources) == 1):
             node.home = next(iter(sources)) if len(sources) == 1 else COORDINATOR
-            if ends != {node.home}:
-                _refuse(node, nodes)
+    for node in nodes.values():
+        if node.home and {host_of[reader] for reader in readers(node.name, nodes)} != {node.home}:
+            _refuse(node, nodes)
     for edge in edges:
         _refuse_steps(edge, host_of, nodes)
     if not placed[COORDINATOR] and not merging.pools and all(node.home != COORDINATOR for node in nodes.values()):
         del placed[COORDINATOR]
     return placed
+
+
+def places(name: str, nodes: Nodes, host_of: Mapping[str, str]) -> dict[str, None]:
+    """Where a signal that is sent to an agent or a consensus arrives: where that lives, or is formed."""
+    node = nodes.get(name)
+    if node is None:
+        return {host_of[name]: None} if name in host_of else {}
+    return {node.home: None} if node.home else {host_of[one]: None for one in readers(name, nodes) if one in host_of}
 
 
 def check_streams(spec: MeshSpec) -> None:
@@ -112,7 +123,11 @@ def _check_shards(spec: MeshSpec, name: str, shards: ShardSpec) -> None:
 def _refuse(node: ConsensusNode, nodes: Nodes) -> None:
     """Refuse a consensus of several hosts that only its readers could form."""
     where = f"consensus.{node.name}"
-    inner = [edge.source for edge in node.inputs if edge.source in nodes and nodes[edge.source].home != node.home]
+    inner = [
+        edge.source
+        for edge in node.inputs
+        if edge.source in nodes and nodes[edge.source].home != node.home and not nodes[edge.source].releases
+    ]
     if inner:
         home = nodes[inner[0]].home or "its readers' host"
         what = f"{node.name} is formed at {node.home}, of {inner[0]}, which is formed at {home}"

@@ -16,7 +16,7 @@ from kdmesh.graph.edges import LABELS, PLAIN
 from kdmesh.graph.inputs import of_agents, whose
 from kdmesh.graph.merging import SAMPLES, Merging
 from kdmesh.graph.program import Program
-from kdmesh.graph.reach import readers
+from kdmesh.graph.reach import readers, released
 from kdmesh.offers import PROBABILITIES
 from kdmesh.spec import FlowSpec, MeshSpec, MetricRef, SignalRef, TrainSpec, ViewRef
 from kdmesh.spec.parties import COORDINATOR
@@ -190,7 +190,11 @@ class Plan:
         return [name for name, party in self.spec.parties.items() if party.privacy is not None]
 
     def withheld(self, name: str) -> bool:
-        """Whether figures of an agent, or of a consensus, stay with its party, or nobody has any: it releases."""
+        """Whether figures of an agent, or of a consensus, stay with its party, or nobody has any: it releases, or is
+        made of what others release.
+        """
+        if name in self.consensus and released(name, self.consensus):
+            return True
         where = self.evaluator(name) if name in self.consensus else self.host_of.get(name, "")
         return where in self.withholding and name not in self.private_agents
 

@@ -85,6 +85,29 @@ def consensus_from(name: str, nodes: Nodes) -> list[str]:
     return found
 
 
+def depth(name: str, nodes: Nodes) -> int:
+    """How many consensus nodes are behind one another in a consensus, itself among them."""
+    return 1 + max((depth(edge.source, nodes) for edge in nodes[name].inputs if edge.source in nodes), default=0)
+
+
+def released(name: str, nodes: Nodes) -> bool:
+    """Whether what a consensus says is made of answers that it, or one behind it, releases with noise."""
+    inner = (edge.source for edge in nodes[name].inputs if edge.source in nodes)
+    return bool(nodes[name].releases) or any(released(one, nodes) for one in inner)
+
+
+def unreleased(name: str, nodes: Nodes) -> set[str]:
+    """The agents whose answers a consensus combines as they are, and not as another one has released them."""
+    found, within = set[str](), [name]
+    for one in within:  # grows while it is read
+        for source in (edge.source for edge in nodes[one].inputs if edge.source != LABELS):
+            if source not in nodes:
+                found.add(source)
+            elif not nodes[source].releases and source not in within:
+                within.append(source)
+    return found
+
+
 def speaker(name: str, nodes: Nodes) -> str:
     """The agent in whose tokens a node speaks: itself, or, of a consensus, any of its members, which read alike."""
     while name in nodes:

@@ -8,6 +8,7 @@ import torch
 
 from kdmesh.errors import FAULTS
 from kdmesh.graph import reach
+from kdmesh.graph.parties import variant
 from kdmesh.hosts import guard, side_inputs
 from kdmesh.hosts.consensus import Moment, fingerprint
 from kdmesh.hosts.loader import ShardView
@@ -128,6 +129,9 @@ def stored(
     stream = consensus.node.stream if shard is None else shard.stream.base or shard.stream.name
 
     def fetch(edge: Edge) -> Signal | None:
+        if edge.source in host.consensus and host.plan.away(edge.source, host.name):
+            key = Key(edge.source, stream, variant(edge.source, reader, host.plan.consensus))
+            return whole(host, key, edge.form, host.device if shard is None else shard.device)
         if edge.source in host.consensus:
             return stored(host, edge.source, reader, shard, now)
         if edge.source in host.dropped:

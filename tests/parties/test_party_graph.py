@@ -147,12 +147,12 @@ OWN = {"parties": {"north": {"agents": "a", "data": "digits"}, "south": {"agents
         ({"of": "own", "only": [1]}, "only"),
         ({"of": "own", "without": [1]}, "without"),
         ({"of": "own", "where": {"digit": "1"}}, "where"),
-        ({"of": "own", "shards": {"of": ["a"]}}, "shards"),
+        ({"of": "own", "shards": {"by": "class", "of": ["a"]}}, "shards.by"),
     ],
 )
 def test_nobody_chooses_among_samples_that_one_party_knows(stream, field):
     flows = [{"from": "labels", "to": ["a", "b"], "objective": "ce", "stream": "few"}, *MESH["flows"]]
-    with pytest.raises(MeshError, match="nobody else knows which of them these are") as error:
+    with pytest.raises(MeshError, match="nobody else knows which of them") as error:
         plan(**OWN, streams={"few": stream}, flows=flows)
     assert error.value.where == f"streams.few.{field}"
 
