@@ -55,6 +55,7 @@ from kdmesh.spec import (
     Until,
     ViewSpec,
 )
+from kdmesh.spec.canaries import CanariesSpec
 from kdmesh.spec.elsewhere import fields as fields_of
 from kdmesh.spec.explain import words_of
 from kdmesh.spec.flows import DenominatorSpec
@@ -717,6 +718,16 @@ stratify: true
 seed: 0
 prepare: [{columns: numbers, impute: median, scale: standard}]
 personal: {action: redact, profile: hipaa}
+canaries: {kind: random, count: 64}
+""",
+    CanariesSpec: """\
+kind: secret
+count: 64
+times: 4
+prompt: "Guest {number}:"
+text: " the code is {secret}."
+characters: "0123456789"
+length: 8
 """,
     PersonalSpec: """\
 action: pseudonymise
@@ -1287,6 +1298,7 @@ HEADINGS: dict[type[Strict], str] = {
     MeshSpec: "The file",
     DataSpec: "`data`",
     PersonalSpec: "`data.personal`",
+    CanariesSpec: "`data.canaries`",
     PrepareSpec: "`data.prepare.N`, and `agents.NAME.prepare.N`",
     StreamSpec: "`streams.NAME`",
     MixSpec: "`streams.NAME.mix`",

@@ -61,3 +61,18 @@ def p_value(found: Sequence[Exposure]) -> float:
         raise MeshError("no canary", where="exposure", instead="at least one")
     whole = -2 * sum(math.log(one.rank / one.candidates) for one in found)
     return float(chi2.sf(whole, 2 * len(found)))
+
+
+def mean_of(found: Sequence[Exposure]) -> tuple[float, float, float]:
+    """The mean of exposures in bits, and its interval of 95% by Student's t; of one alone, all that there could be."""
+    import numpy as np
+    from scipy.stats import t
+
+    if not found:
+        raise MeshError("no canary", where="exposure", instead="at least one")
+    bits = np.array([one.bits for one in found])
+    mean, most = float(bits.mean()), max(one.most for one in found)
+    if len(found) == 1:
+        return mean, 0.0, most
+    half = float(t.ppf(0.975, len(found) - 1) * bits.std(ddof=1) / len(found) ** 0.5)
+    return mean, max(0.0, mean - half), min(most, mean + half)

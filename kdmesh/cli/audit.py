@@ -12,19 +12,37 @@ from kdmesh.cli.output import complain, say
 if TYPE_CHECKING:
     import argparse
 
-    from kdmesh.inference.auditing import Audit
-
 
 def add(commands: Any) -> None:
     """Add the command."""
     about = (
-        "Tell by the loss of a run's agents which samples they have learned, and of students also which their teachers "
-        "have: how well that goes, against test samples, which nobody learned. It attacks a copy, and changes nothing."
+        "Attack the agents of a finished run: tell by their losses which samples they have learned, and of students "
+        "also which their teachers have; ask them for the canaries that the mesh planted; search what language models "
+        "write for texts that were learned. It adds audit.json and a part of the agents' cards, and says how much so "
+        "many samples can show."
     )
     command = commands.add_parser("audit", help="what agents tell of the samples they learned", description=about)
     command.add_argument("run", metavar="RUN", help="the folder of a finished run, of one seed")
     command.add_argument(
         "--rate", metavar="P", type=float, default=0.01, help="false positives that are allowed (default: 0.01)"
+    )
+    reference = "compare losses with those of this agent, or agent's folder, which did not learn these samples"
+    command.add_argument("--reference", metavar="AGENT", help=reference)
+    command.add_argument(
+        "--candidates",
+        metavar="N",
+        type=int,
+        default=255,
+        help="what each canary is compared with (default: 255)",
+    )
+    command.add_argument(
+        "--delta", metavar="D", type=float, default=0.0, help="of the lower bound on epsilon (default: 0)"
+    )
+    command.add_argument(
+        "--draws", metavar="N", type=int, default=16, help="tries by chance to have a secret said (default: 16)"
+    )
+    command.add_argument(
+        "--spans", metavar="N", type=int, default=32, help="texts whose beginnings a model goes on with (default: 32)"
     )
     command.add_argument("--json", action="store_true", help="print all figures as JSON")
     command.add_argument("--plugins-dir", metavar="DIR", help="a folder of plugin files")
@@ -32,80 +50,54 @@ def add(commands: Any) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Audit and print."""
+    """Audit, print and keep."""
     use_plugins_dir(args)
-    from kdmesh.contracts.run_files import RESOLVED
+    from kdmesh.contracts.run_files import AUDITED, RESOLVED
     from kdmesh.errors import MeshError
-    from kdmesh.files import to_json
-    from kdmesh.inference.auditing import audit
+    from kdmesh.files import to_json, write_json
+    from kdmesh.inference.auditing.audit import Settings, audit
+    from kdmesh.report.audited import lines_of, tables_of
+    from kdmesh.report.grid import show as print_table
     from kdmesh.spec.read import read_mesh
 
     root = Path(args.run)
     if not (root / RESOLVED).is_file():
         raise MeshError(f"{root} is no folder of a run", where="RUN", instead="a folder with resolved.yaml")
-    found = audit(root, read_mesh(root / RESOLVED), args.rate)
+    settings = Settings(args.rate, args.reference, args.candidates, args.delta, args.draws, args.spans)
+    found = audit(root, read_mesh(root / RESOLVED), settings, lambda line: complain(f"kdmesh: {line}"))
+    made = found.plain()
+    write_json(root / AUDITED, made)
+    _on_cards(root, made)
     if args.json:
-        print(to_json(_plain(found), 1))
+        print(to_json(made, 1))
         return 0
-    _print(found, args.rate)
+    print_table(sys.stdout, *tables_of(made))
+    for line in lines_of(made):
+        say(line)
+    say(f"It stands in {AUDITED} and on the agents' cards; `kdmesh report` puts it into the run's page.")
+    for name, why in found.left.items():
+        complain(f"kdmesh: note: {name} is left out: {why}")
     return 0
 
 
-def _plain(found: Audit) -> dict[str, Any]:
-    rows = []
-    for one in found.found:
-        told = one.membership
-        rows.append(
-            {
-                "agent": one.agent, "learned_by": one.learned_by, "members": told.members, "others": told.others,
-                "auc": told.auc, "auc_interval": told.auc_interval, "rate": told.rate, "found": told.found,
-                "share": told.share, "interval": told.interval, "wrong": told.wrong, "least_rate": told.least,
-                "accuracy": one.accuracy[0], "accuracy_others": one.accuracy[1],
-            }
-        )  # fmt: skip
-    return {"membership": rows, "left_out": found.left}
+def _on_cards(root: Path, found: dict[str, Any]) -> None:
+    """Write it on the cards of agents too, and keep their sums; a card that is not as the run wrote it stays."""
+    from kdmesh.contracts.run_files import SEEDS, SUMS
+    from kdmesh.engine import sums
+    from kdmesh.files import read, sha256, write
+    from kdmesh.report.audited import on_card
 
-
-def _print(found: Audit, rate: float) -> None:
-    from kdmesh.report.grid import KEPT, Column, Grid
-    from kdmesh.report.grid import show as print_table
-
-    rows: list[dict[str, Any]] = []
-    for one in found.found:
-        told = one.membership
-        rows.append(
-            {
-                "agent": one.agent, "of": "itself" if one.learned_by == one.agent else one.learned_by,
-                "members": told.members, "auc": told.auc, "of_auc": _ends(told.auc_interval),
-                "share": told.share, "of_share": _ends(told.interval),
-                "accuracy": one.accuracy[0], "others": one.accuracy[1],
-            }
-        )  # fmt: skip
-    columns = [
-        Column("agent", "agent", spare=KEPT),
-        Column("learned by", "of", spare=KEPT),
-        Column("members", "members", "{:,}".format, 2),
-        Column("area", "auc", "{:.3f}".format),
-        Column("of 95%", "of_auc", spare=1),
-        Column(f"found at {rate:.2g}", "share", "{:.3f}".format),
-        Column("of 95%", "of_share", spare=1),
-        Column("right, members", "accuracy", "{:.3f}".format, 3),
-        Column("right, others", "others", "{:.3f}".format, 3),
-    ]
-    if rows:
-        print_table(sys.stdout, Grid("Members told by their loss", columns, rows))
-        others, least = found.found[0].membership.others, found.found[0].membership.least
-        say(
-            f"Of {others:,} others at most a share of {rate:.2g} is taken for members; so many show no rate below "
-            f"{least:.2g}. Intervals of 95%. By guessing the area under the curve is 0.5, and {rate:.2g} is found."
-        )
-        say(
-            "This is one attack, by the loss alone: a better one may find more, and where it finds nothing that does "
-            "not show that there is nothing."
-        )
-    for name, why in found.left.items():
-        complain(f"kdmesh: note: {name} is left out: {why}")
-
-
-def _ends(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+    known, changed = sums.told(root), []
+    for agent in dict.fromkeys(one["agent"] for part in ("membership", "canaries") for one in found[part]):
+        name = f"agents/{agent}/README.md"
+        if (root / name).is_file() and known.get(name) == sha256(root / name):
+            write(root / name, on_card(read(root / name), found, agent))
+            changed.append(name)
+        else:
+            complain(f"kdmesh: note: {name} is not as the run wrote it, and is left as it is")
+    if not changed:
+        return
+    sums.keep(root, changed)
+    whole = root.resolve().parent.parent
+    if root.resolve().parent.name == SEEDS and (part := f"{SEEDS}/{root.resolve().name}/{SUMS}") in sums.told(whole):
+        sums.keep(whole, [part])

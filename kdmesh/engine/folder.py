@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import secrets
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.checks.texts import reports
 from kdmesh.contracts.run_files import (
     ANSWERS,
+    CANARIES,
     CHECKPOINTS,
     COSTS,
     FORMAT,
@@ -99,6 +101,8 @@ class Folder:
             write_all(self.root, checked.table.prepared.files())
         if checked.table.personal is not None:
             write(self.root / PERSONAL, checked.table.personal.text())
+        if checked.table.planted is not None:
+            write(self.root / CANARIES, "".join(f"{json.dumps(one)}\n" for one in checked.table.planted.lines()))
 
     def json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file."""
@@ -228,6 +232,7 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
             "samples": len(table),
             **table.fingerprint,
             **({"personal": table.personal.counts()} if table.personal is not None else {}),
+            **({"canaries": table.planted.counts()} if table.planted is not None else {}),
             "streams": {name: len(stream.rows) for name, stream in checked.streams.items()},
             **({"read_by": reports(plan, checked)} if checked.reading.texts else {}),
         },

@@ -88,6 +88,7 @@ def summarise(
             for name, values in consensus.items()
         },
         **({"personal": personal.counts()} if (personal := run.checked.table.personal) is not None else {}),
+        **({"canaries": planted.counts()} if (planted := run.checked.table.planted) is not None else {}),
         **({"streams": written} if (written := _written(run)) else {}),
         **({"texts": said} if said else {}),
         **({"privacy": dict(spent)} if spent else {}),

@@ -66,6 +66,7 @@ class Source:
         try:
             table = self.table if self.table is not None else _read(data.dataset, "data.dataset", prepares(spec))
             table = self._without_personal(table, data)
+            table = self._with_canaries(table, spec, data)
             if self.expected and digest(table) != self.expected:
                 raise MeshError(
                     f"{table.source or 'the data set'} has other samples here than where kdmesh was started",
@@ -98,6 +99,20 @@ class Source:
         from kdmesh.hosts.personal import without_personal
 
         return without_personal(table, data.personal, part)
+
+    def _with_canaries(self, table: Table, spec: MeshSpec, data: DataSpec) -> Table:
+        """The table with the canaries that the mesh asks for; one that has them is as it is."""
+        if data.canaries is None or table.planted is not None:
+            return table
+        if any(party.data for party in spec.parties.values()):
+            what = "canaries are planted in the samples of `data`, and here parties have others"
+            raise MeshError(what, where="data.canaries", instead="parties without `data`, or no canaries")
+        if prepares(spec):
+            what = "canaries are samples as models see them, and here samples are prepared first"
+            raise MeshError(what, where="data.canaries", instead="data without `prepare`")
+        from kdmesh.hosts.planting import with_canaries
+
+        return with_canaries(table, data)
 
     def _with_parties(self, public: Table, spec: MeshSpec, data: DataSpec) -> Table:
         """The public samples with those of parties, all as the mesh prepares them: by what it learns of public ones."""

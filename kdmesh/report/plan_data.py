@@ -56,6 +56,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "metric": plan.primary,
         "seed": plan.spec.seed,
         "data_seed": plan.spec.data.seed if plan.spec.data is not None else 0,
+        **_canaries(plan),
         "agents": _agents(plan),
         "consensus": consensus,
         "flows": flows,
@@ -128,6 +129,12 @@ def _placement(plan: Plan) -> Row:
         "measured": plan.spec.placement == "auto",
         "groups": [{"agents": list(agents), "why": list(whys)} for agents, whys in reasons.items()],
     }
+
+
+def _canaries(plan: Plan) -> dict[str, Any]:
+    """What is planted in train, where anything is."""
+    data = plan.spec.data
+    return {} if data is None or data.canaries is None else {"canaries": data.canaries.model_dump(exclude_none=True)}
 
 
 def _agents(plan: Plan) -> Row:

@@ -47,6 +47,7 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
     spaces = [{"consensus": name, **_plain(node)} for name, node in data["choices"]["consensus"].items()]
     within = width - len(INDENT)
     pages = {
+        "Canaries, planted in train": _planted(data.get("canaries")),
         "Agents": _table(_agents(data["agents"]), within, many, "name", "host"),
         "Flows": _table(_flows(data, many), within, many),
         "Weights that flow": _table(_weights(data, many), within, many),
@@ -72,6 +73,14 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
         titled += ["\n".join([title, *(f"{INDENT}{line}".rstrip() for line in fit)])] if fit else []
     head = f"{data['name']}: {data['task']} by {data['metric']}, seed {data['seed']}, data seed {data['data_seed']}"
     return "\n\n".join(["\n".join([*layout.wrap(head, width, INDENT), *layout.wrap(sizes, width)]), *titled])
+
+
+def _planted(canaries: Row | None) -> list[str]:
+    """How many samples nobody has are put among those that are learned."""
+    if canaries is None:
+        return []
+    often = "once" if canaries["times"] == 1 else f"{canaries['times']:,} times each"
+    return [f"of {canaries['count']:,} {canaries['kind']} ones about half, by the toss of a coin, {often}"]
 
 
 def _agents(agents: Row) -> list[Row]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from kdmesh.spec.base import DatasetRef, FilterRef, GateRef, RewardRef, Strict, TextRuleRef
+from kdmesh.spec.canaries import CanariesSpec
 from kdmesh.spec.flows import Newest
 from kdmesh.spec.personal import PersonalSpec
 from kdmesh.spec.prepare import PrepareSpec, refuse_twice
@@ -41,6 +42,10 @@ class DataSpec(Strict):
 
     personal: PersonalSpec | None = Field(
         None, description="personal data in samples: what is looked for, and what is done about it, before all else"
+    )
+
+    canaries: CanariesSpec | None = Field(
+        None, description="made-up samples that are planted in train, for `kdmesh audit` to ask for"
     )
 
     @field_validator("prepare")

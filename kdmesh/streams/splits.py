@@ -30,13 +30,14 @@ def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
       unless another size than the default is asked for, which is then drawn from it.
       An official transfer split, of samples without labels, is kept whole unless a size is asked for.
     - `own`: the official one, of samples that parties have for themselves.
-    - `train`: what remains of the pool, or ``spec.train`` of that.
+    - `train`: what remains of the pool, or ``spec.train`` of that; and canaries, which are in no pool.
 
     A split of size 0 is left out. The seed is ``spec.seed``; each split has an order of its own.
     Stratified by class where there are labels and ``spec.stratify``. Sizes that cannot be met are MeshErrors.
     """
     official = _official(table)
-    every = torch.arange(len(table))
+    planted = table.planted.rows if table.planted is not None else torch.empty(0, dtype=torch.int64)
+    every = without(torch.arange(len(table)), planted)
     pool = official["train"] if "train" in official else without(every, *official.values())
     splits: dict[str, Tensor] = {}
 
@@ -70,6 +71,8 @@ def split(table: Table, spec: DataSpec) -> dict[str, Tensor]:
             instead="smaller test, validation or transfer splits",
         )
     take("train", 1.0 if spec.train is None else spec.train, rest, rest)
+    if len(planted):
+        splits["train"] = torch.cat([splits["train"], planted])  # behind all others: ascending
     return splits
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdmesh.streams.cells import Cells
+    from kdmesh.streams.planted import Planted
     from kdmesh.streams.prepared import Prepared
 
     class PersonalLog(Protocol):
@@ -89,6 +90,7 @@ class Table:
     owners: dict[str, Tensor] = field(default_factory=dict)  # by agent of a party, the rows that this party has
     elsewhere: Tensor | None = None  # rows of parties whose samples are not here
     personal: PersonalLog | None = None  # what personal data was found, and done about it; None: nobody looked
+    planted: Planted | None = None  # canaries: samples of nobody, which stand in train alone
     lists: bool = False  # a sample is a query (``x[:, 0]``, or a text) with its candidates: set where a task ranks
 
     def named(self, row: int) -> dict[str, str]:

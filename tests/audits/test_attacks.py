@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from kdmesh.audits.exposure import exposure
+from kdmesh.audits.exposure import exposure, mean_of
 from kdmesh.audits.exposure import p_value as exposed_by_chance
 from kdmesh.audits.membership import confidences, exact_interval, lira_scores, loss_scores, measured
 from kdmesh.audits.one_run import epsilon, p_value, power
+from kdmesh.audits.spans import Spans, words
 from kdmesh.errors import MeshError
 
 SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
@@ -134,3 +135,33 @@ def test_an_algorithm_that_answers_by_chance_is_seldom_refuted_at_its_own_epsilo
 def test_guesses_that_cannot_be_are_refused(canaries: int, guesses: int, right: int) -> None:
     with pytest.raises(MeshError, match="guesses"):
         p_value(canaries, guesses, right, 1.0, 0.0)
+
+
+def test_means_of_exposures_have_intervals_within_what_can_be_shown() -> None:
+    some = [exposure(one, np.arange(1.0, 16.0)) for one in (0.0, 0.0, 3.5, 20.0)]
+    mean, low, high = mean_of(some)
+    assert mean == pytest.approx((4 + 4 + 2 + 0) / 4) and 0 <= low < mean < high <= 4
+    assert mean_of(some[:2]) == (4.0, 4.0, 4.0) and mean_of(some[:1]) == (4.0, 0.0, 4.0)
+    with pytest.raises(MeshError):
+        mean_of([])
+
+
+LETTERS = st.lists(st.sampled_from("abc"), max_size=12).map(" ".join)
+
+
+@given(st.lists(LETTERS, max_size=4), LETTERS, st.integers(1, 3))
+def test_the_longest_span_is_that_of_a_search_through_all(texts: list[str], said: str, least: int) -> None:
+    found = Spans(texts, least).longest(said)
+    own = words(said)
+    parts = [" ".join(own[at : at + size]) for size in range(1, len(own) + 1) for at in range(len(own) - size + 1)]
+    known = [len(part.split()) for part in parts if any(f" {part} " in f" {text} " for text in texts)]
+    longest = max(known, default=0)
+    assert found.words == (longest if longest >= least else 0)
+    assert len(found.said.split()) == found.words
+    assert (found.text >= 0) == (found.words > 0) and (found.text < 0 or found.said in texts[found.text])
+
+
+def test_spans_are_of_words_in_any_letters() -> None:
+    assert Spans(["The code, of Guest 7, is 42."]).longest("so THE CODE , of guest 8") == (5, 0, "the code , of guest")
+    with pytest.raises(MeshError):
+        Spans([], 0)

@@ -69,5 +69,5 @@ def test_what_cannot_be_audited_is_told(leaky: Path, tmp_path: Path, capsys: pyt
     assert main(["audit", str(copy)]) == 2
     assert "has other samples now" in " ".join(capsys.readouterr().err.split())
     (copy / "manifest.json").write_bytes((leaky / "manifest.json").read_bytes())
-    assert main(["audit", str(copy)]) == 0
-    assert "t is left out: it has no folder in the run" in " ".join(capsys.readouterr().err.split())
+    assert main(["audit", str(copy)]) == 2
+    assert "no agent can be audited: t: it has no folder in the run" in " ".join(capsys.readouterr().err.split())
