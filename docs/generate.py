@@ -373,6 +373,7 @@ FACTS = {  # what objectives, rules and gates may need, beside what each is alwa
     "measured_age": ("int or None", "batches of this lesson since; 0 in that step"),
     "agreement": ("float or None", "of the sources of the agent's consensus, as last published in rounds"),
     "column": ("`[B]` int64", "the values of a column of the data, by number; -1: none"),
+    "age": ("`tuple[int, ...]`", "of each source: in how many rounds in a row its party was away, this one too"),
     "errors": ("`[M, T]` float64", "squared error of each source on validation, as it last published"),
 }
 FLAGGED = {("consensus", "labels"): "needs_labels", ("consensus", "column"): "needs_column"}

@@ -17,6 +17,7 @@ from kdmesh.builtin.consensus.mean import Mean
 from kdmesh.builtin.consensus.median import Median
 from kdmesh.builtin.consensus.route import Route
 from kdmesh.builtin.consensus.running_average import RunningAverage
+from kdmesh.builtin.consensus.staleness import Staleness
 from kdmesh.builtin.consensus.threshold_vote import ThresholdVote
 from kdmesh.builtin.consensus.trimmed_mean import TrimmedMean
 from kdmesh.builtin.consensus.uhc import UHC
@@ -42,6 +43,7 @@ __all__ = [
     "Route",
     "Rule",
     "RunningAverage",
+    "Staleness",
     "ThresholdVote",
     "TrimmedMean",
     "Vote",

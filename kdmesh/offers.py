@@ -27,6 +27,8 @@ OF_TEXTS = ("text", "group", "reward", "written")
 likely its writer found the token."""
 MEASURED = ("measured_step", "measured_epoch", "measured_age")
 """Facts that say when an agent was last measured on validation: plain numbers, None before."""
+AGE = "age"
+"""In how many rounds in a row the party of each source of a consensus was away: a tuple of whole numbers."""
 SPACES = ("probs", "marginals", "logits", "loss", "gradient")
 KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "objectives": {
@@ -35,7 +37,7 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "needs": ("labels", "ids", "spans", "tokens", "pairs", *NOW, *OF_TEXTS),
         "labels": LABELS,
     },
-    "consensus": {"spaces": (*SPACES, "weights"), "answers": LABELS, "needs": ("ids", *NOW)},
+    "consensus": {"spaces": (*SPACES, "weights"), "answers": LABELS, "needs": ("ids", AGE, *NOW)},
     "gates": {
         "needs": (
             *("own", "other", "signal", "confidence", "losses", "counted", "labels", "ids"),
@@ -217,9 +219,10 @@ class ConsensusOffer(Offer):
     ``needs``: what else each call gets, as keywords of these names: ``ids [B]``, int64, the stable id of each row's
     sample; ``step``, ``epoch``, ``round``, plain numbers (see :class:`ObjectiveOffer`) that say how far its reader's
     training is: in each step where a source answers live, else as it is formed on the whole stream; while it is
-    measured, as it last taught. ``abstains``: it may return ``(values, answered)``, with ``answered [B]`` bool, who was
-    answered; not in spaces `loss` and `gradient`. ``neutral``: of one source it gives what that source says, so that a
-    mesh in which it has one only is refused.
+    measured, as it last taught; ``age``, a tuple of M whole numbers: in how many rounds in a row, this one too, the
+    party of each source was away, in a mesh with `participation` that keeps last answers. ``abstains``: it may return
+    ``(values, answered)``, with ``answered [B]`` bool, who was answered; not in spaces `loss` and `gradient`.
+    ``neutral``: of one source it gives what that source says, so that a mesh in which it has one only is refused.
     """
 
     kind: ClassVar[str] = "consensus"
@@ -232,7 +235,7 @@ class ConsensusOffer(Offer):
     needs_column: str = ""
     answers: tuple[str, ...] = ("classes",)  # of: classes, values, relevance, indicators
     needs_errors: bool = False
-    needs: tuple[str, ...] = ()  # of: ids, step, epoch, round
+    needs: tuple[str, ...] = ()  # of: ids, age, step, epoch, round
     abstains: bool = False
     neutral: bool = False
     releases: str = ""

@@ -19,7 +19,7 @@ def nothing(host: str, method: str) -> Any:
 
 
 NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("start", "begin", "end", "load", "renew", "forget")),
+    **dict.fromkeys(("start", "begin", "end", "load", "renew", "away")),
     **dict.fromkeys(("measured_at", "restore_best", "take_weights")),
     "publish": {},
     "publish_consensus": {},

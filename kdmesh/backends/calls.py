@@ -321,7 +321,7 @@ ARGUMENTS: dict[str, Signature] = {
     "tell_labels": _takes(_TEXT, _TEXT),
     "take_labels": _takes(more=_SAID),
     "recall": _takes(_TEXT, _TEXT, _TEXTS),
-    "forget": _takes(TypeAdapter(list[str])),
+    "away": _takes(TypeAdapter(dict[str, int]), TypeAdapter(bool)),
     "renew": _takes(TypeAdapter(dict[str, list[str]])),
     "export_state": _takes(_TEXT),
     "take_weights": _takes(_TEXT, TypeAdapter(list[float]), more=_WEIGHTS),

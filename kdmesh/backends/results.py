@@ -164,7 +164,7 @@ _LOSSES = tuple[int, tuple[int, ...], tuple[float | None, ...]]
 
 RESULTS: dict[str, TypeAdapter[Any]] = {
     **dict.fromkeys(
-        ("start", "begin", "end", "load", "renew", "forget", "measured_at", "restore_best"), TypeAdapter(None)
+        ("start", "begin", "end", "load", "renew", "away", "measured_at", "restore_best"), TypeAdapter(None)
     ),
     **dict.fromkeys(("take_weights", "take_labels"), TypeAdapter(None)),
     "run": TypeAdapter(tuple[dict[str, float], _ODD, list[_LOSSES]]),

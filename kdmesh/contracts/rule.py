@@ -51,6 +51,8 @@ class Rule(RuleBase):
     - ``step``, ``epoch``, ``round``, plain numbers, likewise: the batches of its reader's lesson before this one, over
       all rounds; the epoch of the lesson, from 0; the round, from 1. A rule without a state is asked for each reader by
       itself then, and what it said of a whole stream stands until a source publishes other values.
+    - ``age``, likewise, a tuple of M whole numbers: in how many rounds in a row, this one too, the party of each source
+      was away (`participation: {stale: keep}`); 0 for one that takes part.
     - ``present [M, B]`` bool or None: which sources answered. Absent ones have no say, whatever their values; the rest
       is renormalised. Where no source is present the row is anything finite (the engine gives it weight 0).
 

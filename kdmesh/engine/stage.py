@@ -21,6 +21,7 @@ from kdmesh.graph.program import Publish, Repeat, Train
 from kdmesh.graph.renewal import at_line, due, publications
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.hosts.step import ALONE, Turn
+from kdmesh.offers import AGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,6 +158,8 @@ class StageRun(StageHome):
                 break
             if self.attended and self.run.pausing:
                 raise Paused
+        if self.attended and self._aged:
+            yield from self._away({}, False)  # what is measured at the end is of all
         self.attended = []
         self.run.attendance.everyone()
         self.position.leave()
@@ -169,10 +172,30 @@ class StageRun(StageHome):
         if asked is None:
             return
         self.attended = run.attendance.begin(number)
-        if run.away and asked.stale == "forget":
-            formed = {name for name, node in run.plan.consensus.items() if node.home in run.backend.absent}
-            away = sorted(run.away | formed)
-            yield from wait(run.backend.submit(host, RemoteHost.forget, away) for host in self.hosts)
+        absent = run.backend.absent
+        if absent and asked.stale == "forget":
+            yield from self._away(dict.fromkeys(absent, 1), True)
+        elif self._aged:
+            yield from self._away({party: self._missed(party) for party in absent}, False)
+
+    @property
+    def _aged(self) -> bool:
+        """Whether a rule asks for how long the parties of its sources have been away."""
+        return any(AGE in node.needs for node in self.run.plan.consensus.values())
+
+    def _away(self, parties: dict[str, int], forget: bool) -> Work[None]:
+        """Tell hosts who does not take part, and for how many rounds in a row."""
+        submit, known = self.run.backend.submit, dict(sorted(parties.items()))
+        yield from wait(submit(host, RemoteHost.away, known, forget) for host in self.hosts)
+
+    def _missed(self, party: str) -> int:
+        """In how many rounds in a row, with the one that begins, a party did not take part."""
+        count = 1
+        for record in reversed(self.record.records):
+            if party in record.get("attended", ()):
+                break
+            count += 1
+        return count
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph.program import Repeat
+from kdmesh.offers import AGE
 from kdmesh.streams.seeds import mix
 
 if TYPE_CHECKING:
@@ -14,9 +15,16 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec
 
 
+KEEP = "participation: {stale: keep} beside `parties`, or another rule"
+
+
 def check(plan: Plan) -> None:
     """Refuse `participation` where there are no rounds of parties to take part in, or not so many parties."""
     spec, asked = plan.spec, plan.spec.participation
+    for node in plan.consensus.values():
+        if AGE in node.needs and (asked is None or asked.stale != "keep"):
+            what = f"rule {node.rule.name!r} weighs last answers of parties that are away, and none are kept"
+            raise MeshError(what, where=plan.at(f"consensus.{node.name}.rule"), instead=KEEP)
     if asked is None:
         return
     where = "participation"

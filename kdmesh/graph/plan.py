@@ -175,6 +175,11 @@ class Plan:
         ends = readers(consensus, self.consensus) + [edge.source for edge in node.inputs]
         return next((host_of[end] for end in ends if end in host_of), "")
 
+    def home_of(self, source: str) -> str:
+        """The host of an agent, or the one that forms a consensus; "" for one that is formed beside each reader."""
+        node = self.consensus.get(source)
+        return self.host_of.get(source, "") if node is None else node.home
+
     def pool_home(self, consensus: str) -> str:
         """The host that combines the weights of a consensus: the coordinator of parties, else its first reader's."""
         return COORDINATOR if COORDINATOR in self.hosts else self.host_of[self.merging.readers(consensus)[0]]

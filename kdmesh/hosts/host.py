@@ -210,9 +210,9 @@ class Host(HostState):
             for agent in agents:
                 self.consensus[name].renew(agent)
 
-    def forget(self, agents: list[str]) -> None:
-        """Forget what these agents have published: they do not take part."""
-        self.publications.forget(agents)
+    def away(self, parties: dict[str, int], forget: bool) -> None:
+        """These do not take part, for so many rounds in a row; ``forget`` what they have published."""
+        rules.set_away(self, parties, forget)
 
     def export_state(self, agent: str) -> dict[str, Packed]:
         """An agent's weights as they are now."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
-from kdmesh.offers import KNOWN, NOW
+from kdmesh.offers import AGE, KNOWN, NOW
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -101,8 +101,8 @@ def of_rule(registry: Registry, offer: Offer, node: ConsensusNode, rule: Any) ->
     """Raise MeshError where a rule's ``forward``, or ``weights`` where a space asks these, does not take its facts."""
     flags = {"labels": node.needs_labels, "errors": node.needs_errors, "column": node.column, "inputs": node.given}
     facts = [*node.needs, *(name for name, told in flags.items() if told)]
-    if node.unaligned:  # rows of no samples: only the time is told
-        facts = [name for name in NOW if name in node.needs]
+    if node.unaligned:  # rows of no samples: only the time is told, and who is away
+        facts = [name for name in (AGE, *NOW) if name in node.needs]
     where = f"consensus.{node.name}.rule"
     if node.space in ("loss", "gradient"):
         more = ["gradients"] if node.space == "gradient" else []

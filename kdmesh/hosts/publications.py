@@ -106,6 +106,10 @@ class Publications:
             for key in gone:
                 del self._visible[key]
 
+    def outdate(self) -> None:
+        """Have what was derived be made anew."""
+        self.version += 1
+
     def get(self, key: Key) -> Publication | None:
         """What is visible under a key; None before the first publication."""
         return self._visible.get(key)

@@ -34,7 +34,7 @@ Method = Literal[
     "take_labels",
     "recall",
     "renew",
-    "forget",
+    "away",
     "export_state",
     "take_snapshot",
     "combine_weights",
@@ -125,8 +125,8 @@ class RemoteHost(Protocol):
     def renew(self, consensus: dict[str, list[str]]) -> None:
         """Make nodes anew, by name, when these agents next read them."""
 
-    def forget(self, agents: list[str]) -> None:
-        """Forget what these agents have published: they do not take part."""
+    def away(self, parties: dict[str, int], forget: bool) -> None:
+        """These do not take part, for so many rounds in a row; ``forget`` what they have published."""
 
     def export_state(self, agent: str) -> dict[str, Packed]:
         """An agent's weights as they are now."""

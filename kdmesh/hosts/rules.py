@@ -13,7 +13,7 @@ from kdmesh.hosts import guard, side_inputs
 from kdmesh.hosts.consensus import Moment, fingerprint
 from kdmesh.hosts.loader import ShardView
 from kdmesh.hosts.publications import Key
-from kdmesh.offers import NOW
+from kdmesh.offers import AGE, NOW
 from kdmesh.signals import Signal
 from kdmesh.streams.seeds import mix
 
@@ -51,7 +51,25 @@ def facts(
         found["ids"] = side_inputs.ids(shard, at)
     if node.needs_errors:
         found["errors"] = errors(node, known)
-    return found | moments(node, now)
+    return found | moments(node, now) | ages(host, node)
+
+
+def ages(host: HostState, node: ConsensusNode) -> dict[str, Any]:
+    """For how many rounds the party of each member has been away, as far as a rule asks."""
+    if AGE not in node.needs:
+        return {}
+    return {AGE: tuple(host.gone.get(host.plan.home_of(edge.source), 0) for edge in node.members)}
+
+
+def set_away(host: HostState, parties: Mapping[str, int], forget: bool) -> None:
+    """Note who does not take part, and for how many rounds in a row; ``forget`` what they have published."""
+    if forget:
+        host.publications.forget(
+            {name for name in (*host.plan.spec.agents, *host.plan.consensus) if host.plan.home_of(name) in parties}
+        )
+    elif parties != host.gone:
+        host.publications.outdate()
+    host.gone = dict(parties)
 
 
 def moments(node: ConsensusNode, now: Moment | None) -> dict[str, Any]:
@@ -145,7 +163,7 @@ def stored(
         try:
             node = consensus.node
             given = {} if shard is None else facts(host, node, shard, shard.y, published(host, node), now=now)
-            given |= moments(node, now) if shard is None else {}
+            given |= moments(node, now) | ages(host, node) if shard is None else {}
             consensus.note(reader, now)
             if not consensus.draws:
                 return consensus.combine(reader, fetch, given)
@@ -159,7 +177,8 @@ def stored(
         gathered = consensus.gather(reader, fetch)
         informs = [None if signal is None else signal.value for signal in map(fetch, consensus.node.given)]
         present = None if gathered is None else gathered[1]
-        return fingerprint(*_values(gathered), present, *informs)
+        old = [torch.tensor(one) for one in ages(host, consensus.node).values()]
+        return fingerprint(*_values(gathered), present, *informs, *old)
 
     return consensus.table(reader, host.publications.version, make, mark if consensus.keeps else None)
 

@@ -15,7 +15,7 @@ from kdmesh.errors import FAULTS, MeshError
 from kdmesh.files import RULE, WEIGHTS, opened, read, sha256, write_json
 from kdmesh.hosts import guard
 from kdmesh.hosts.consensus import probabilities, spread
-from kdmesh.offers import NOW
+from kdmesh.offers import AGE, NOW
 from kdmesh.plugins import registry
 from kdmesh.signals.compare import Comparison
 from kdmesh.spec import RuleRef
@@ -179,6 +179,7 @@ def _given(consensus: Consensus) -> dict[str, Any]:
     more |= {"column": torch.zeros(ROWS, dtype=torch.int64)} if node.column else {}
     more |= {"ids": torch.arange(ROWS)} if "ids" in node.needs else {}
     more |= {name: 1 for name in NOW if name in node.needs}
+    more |= {AGE: (0,) * len(node.members)} if AGE in node.needs else {}
     more |= {"errors": torch.ones(len(node.members), consensus.width).double()} if node.needs_errors else {}
     more |= {"target": node.readers[0].target} if node.per_target else {}
     more |= {"inputs": [torch.randn(ROWS, *shape, generator=drawn) for shape in consensus.shapes]} if node.given else {}

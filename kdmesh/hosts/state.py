@@ -146,6 +146,7 @@ class HostState:
         whole = read if self.table is table else None  # of the same samples
         self.reading = reading or Preprocessor(self.plan, self.table, registry, config.tokenizers, read=whole)
         self.publications = Publications()
+        self.gone: dict[str, int] = {}  # parties that do not take part, and for how many rounds in a row
         self.reading.inputs = config.inputs
         self.loader = Loader(self.reading, self.streams, self.seed)
         self.writers: dict[str, Writer] = {}  # of agents here, by stream

@@ -14,7 +14,7 @@ from kdmesh.engine.accounts import create
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts import guard
-from kdmesh.offers import NOW, ConsensusOffer
+from kdmesh.offers import AGE, NOW, ConsensusOffer
 from kdmesh.plugins import registry
 from kdmesh.privacy.keys import SIZE, Secret
 from kdmesh.privacy.mechanisms import made
@@ -131,11 +131,15 @@ class RuleKit(Alike):
         return fields, data
 
     def run(self, offer: Any, settings: dict[str, Any], run_mesh: RunMesh, backend: str = "inline") -> MeshRun:
-        """Run the small mesh; of a rule that releases, as a party with an account."""
-        if not offer.releases:
-            return super().run(offer, settings, run_mesh, backend)
+        """Run the small mesh; of a rule that releases, as a party with an account, and of one that asks how long its
+        sources have been away, with a party of each, of which one is away.
+        """
         fields, data = self.small_mesh(offer, settings)
         agents = [name for name in fields["agents"] if name != "student"]
+        if AGE in offer.needs:
+            return run_mesh({**_apart(fields, agents), **self.mesh}, backend=backend, data=data, out=False)
+        if not offer.releases:
+            return super().run(offer, settings, run_mesh, backend)
         mine = {"of": "train", "size": 0.5, "shards": {"by": "iid", "of": agents}, "private": True}
         made = {
             **{name: value for name, value in fields.items() if name != "placement"},
@@ -208,6 +212,8 @@ class RuleKit(Alike):
         if "ids" in offer.needs:
             more["ids"] = at(rows.clone())
         more |= {name: 1 for name in NOW if name in offer.needs}
+        if AGE in offer.needs:
+            more[AGE] = tuple(at % 3 for at in range(len(logits)))
         if offer.needs_errors:
             errors = (logits if whole is None else whole).detach().double().square().mean(1)
             more["errors"] = at(torch.where(errors.isfinite(), errors, torch.inf))  # nothing is known of the absent
@@ -316,3 +322,25 @@ def merged(offer: ConsensusOffer, settings: dict[str, Any]) -> dict[str, Any]:
     fields = small.mesh(("a", "b"), small.model(), consensus={"node": {"rule": {offer.name: settings}}}, flows=flows)
     fields["agents"]["b"] |= {"init_of": "a", "update": "merged"}
     return {**fields, "placement": "together"}
+
+
+def _apart(fields: dict[str, Any], agents: list[str]) -> dict[str, Any]:
+    """The same mesh in three rounds, with a party of each agent; the last one is away in all but the first."""
+    flows = [
+        {**flow, "stream": "public", **({"refresh": "round"} if flow["to"] == "node" else {})}
+        for flow in fields["flows"]
+    ]
+    mine = {"of": "train", "size": 0.5, "shards": {"by": "iid", "of": agents}, "private": True}
+    lines = [{"train": agents, "epochs": 1}, {"publish": agents}, {"train": ["student"], "epochs": 1}]
+    return {
+        **{name: value for name, value in fields.items() if name != "placement"},
+        "data": {**fields["data"], "stratify": False},
+        "streams": {"mine": mine, "public": {"of": "train", "rest_of": ["mine"]}},
+        "parties": {f"of-{name}": [name] for name in agents},
+        "participation": {
+            "stale": "keep",
+            "attendance": [[f"of-{name}" for name in some] for some in (agents, agents[:-1], agents[:-1])],
+        },
+        "flows": [{"from": "labels", "to": agents, "objective": "ce", "stream": "mine"}, *flows],
+        "program": [{"of": [*agents, "student"], "repeat": 3, "do": lines}],
+    }

@@ -20,6 +20,7 @@ from kdmesh.consensus import (
     LowestCE,
     Mean,
     Rule,
+    Staleness,
     Weighted,
     weighted_sum,
 )
@@ -41,7 +42,8 @@ WEIGHING = [name for name, offer in OFFERS.items() if "loss" in offer.spaces]
 def made(name, sources, space="probs"):
     """A rule for so many sources, or for these of them, as it begins: one with a memory is another after a call."""
     numbers = range(sources) if isinstance(sources, int) else sources
-    rule = OFFERS[name].make({"weights": [1.0 + m for m in numbers]} if name == "weighted" else {})
+    asked = {"weighted": {"weights": [1.0 + m for m in numbers]}, "staleness": {"exponent": 0.5}}
+    rule = OFFERS[name].make(asked.get(name, {}))
     rule.space = space
     rule.setup(tuple(f"source {number}" for number in numbers), 5, ())
     return rule
@@ -307,3 +309,15 @@ def test_drop_worst_leaves_out_those_with_the_largest_errors():
     assert mean(DropWorst(9), errors=errors) == [1.0] * 3
     assert mean(DropWorst(1), errors=errors, present=present) == pytest.approx([7 / 3, 1.5, 2.0])
     assert mean(DropWorst(1)) == mean(DropWorst(1), errors=torch.full_like(errors, torch.inf)) == [3.75] * 3
+
+
+def test_staleness_weighs_by_how_long_a_party_has_been_away():
+    """``(1 + age)^-a`` over who is present; where nobody is away it is the mean."""
+    values = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64).view(3, 1, 1).expand(3, 2, 2)
+    present = torch.tensor([[1, 0], [1, 1], [1, 1]], dtype=torch.bool)
+    rule = Staleness(0.5)
+    found = rule(values, logits=values, age=(0, 3, 8), present=present)[:, 0].tolist()
+    assert found == pytest.approx([(1 + 2 / 2 + 4 / 3) / (1 + 1 / 2 + 1 / 3), (2 / 2 + 4 / 3) / (1 / 2 + 1 / 3)])
+    assert rule(values, logits=values, age=(5, 5, 5))[0].tolist() == pytest.approx([7 / 3] * 2)
+    assert rule(values, logits=values)[0].tolist() == pytest.approx([7 / 3] * 2)
+    assert Staleness(1)(values, logits=values, age=(0, 1, 3))[0, 0].item() == pytest.approx(3 / 1.75)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import kdmesh
+from kdmesh.offers import AGE
 from kdmesh.plugins import registry
 
 SETTINGS: dict[str, Any] = {
@@ -36,6 +37,7 @@ RULES = [
     offer.name
     for offer in registry().offers("consensus")
     if offer.name not in ("attention", "gate") and offer.spaces != ("weights",) and not offer.releases
+    if AGE not in offer.needs  # which weighs parties that are away; tests/parties/test_participation.py
 ]  # what releases draws of its party's secret, and no generator; tests/parties/test_party_accounts.py
 READS = {name: registry().find("objectives", name) for name in registry().names("objectives")}
 LOSSES = [

@@ -13,6 +13,7 @@ from test_party_runs import SHARDS, TRAIN, council, weights
 
 from kdmesh.backends.parties import PartiesBackend
 from kdmesh.cli.party import rounds
+from kdmesh.consensus import Staleness
 from kdmesh.contracts.events import Note, RoundFinished
 from kdmesh.engine.attendance import replayed
 from kdmesh.engine.launch import run_once
@@ -29,6 +30,12 @@ PARTIES = {"north": ["a"], "south": ["b"], "east": ["c"]}
 
 def apart(**participation):
     return {**council(), "parties": PARTIES, "participation": participation}
+
+
+def aged(**participation):
+    made = apart(stale="keep", **participation)
+    made["connect"][0]["rounds"]["consensus"] = {"rule": {"staleness": {"exponent": 1}}}
+    return made
 
 
 ALONE = [{"from": "labels", "to": ["a", "b", "c"], "objective": "ce", "stream": "own"}]
@@ -141,9 +148,10 @@ def test_a_record_is_replayed(tmp_path):
     assert {name: agent["weights_sha256"] for name, agent in again["agents"].items()} == found
 
 
-def test_a_run_that_stops_goes_on_to_the_same_bits(tmp_path):
-    """What who is away had last stands in checkpoints of rounds without it."""
-    made = apart(attendance=[[*PARTIES], ["north", "south"], ["north", "east"]])
+@pytest.mark.parametrize("how", [apart, aged])
+def test_a_run_that_stops_goes_on_to_the_same_bits(how, tmp_path):
+    """What who is away had last stands in checkpoints of rounds without it, and for how long they are."""
+    made = how(attendance=[[*PARTIES], ["north", "south"], ["north"]])
     expected, _ = weights(made)
 
     def stop(event):
@@ -214,7 +222,10 @@ def rounds_of(summary):
 
 
 def same_as_replayed(summary, fields):
-    fields = {**fields, "participation": {"attendance": rounds_of(summary)}}
+    fields = {
+        **fields,
+        "participation": {"attendance": rounds_of(summary), "stale": fields["participation"].get("stale", "forget")},
+    }
     again, _, _ = run_once(Request(parse(fields), "inline"))
     return all(agent["weights_sha256"] == summary["agents"][name]["weights_sha256"]
                for name, agent in again["agents"].items())  # fmt: skip
@@ -228,8 +239,9 @@ def test_who_declines_a_round_is_not_in_it(tmp_path):
     assert same_as_replayed(summary, fields)
 
 
-def test_who_is_lost_in_a_round_was_not_in_it_and_comes_back(tmp_path):
-    fields = apart(quorum=2)
+@pytest.mark.parametrize("how", [apart, aged])
+def test_who_is_lost_in_a_round_was_not_in_it_and_comes_back(how, tmp_path):
+    fields = how(quorum=2)
     fields["connect"][0]["rounds"]["rounds"] = 4
     spec, room = met(tmp_path, fields)
     south, seen = room.members["south"], []
@@ -273,3 +285,34 @@ def test_rounds_to_decline_are_read(text, found):
 def test_what_is_no_round_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is no round: 3, or 4-6"):
         rounds(text)
+
+
+def test_last_answers_count_less_the_older_they_are(monkeypatch):
+    """By the rounds in a row that a party missed; in the end, when all are there, all count alike."""
+    ages = []
+
+    def noted(self, values, *, age=(), **more):
+        ages.append(age)
+        return weighed(self, values, age=age, **more)
+
+    weighed = Staleness.forward
+    monkeypatch.setattr(Staleness, "forward", noted)
+    rounds = [[*PARTIES], ["north", "south"], ["north"], ["north", "south", "east"]]
+    made = aged(attendance=rounds)
+    made["connect"][0]["rounds"]["rounds"] = 4
+    found, _ = weights(made)
+    monkeypatch.undo()
+    assert list(dict.fromkeys(ages)) == [(0, 0, 0), (0, 0, 1), (0, 1, 2)] and ages[-1] == (0, 0, 0)
+    mean = apart(attendance=rounds, stale="keep")
+    mean["connect"][0]["rounds"]["rounds"] = 4
+    assert weights(mean)[0]["a"] != found["a"] == weights(made)[0]["a"]
+    assert weights(aged(attendance=[[*PARTIES]] * 3))[0] == weights(aged())[0]
+
+
+def test_a_rule_that_weighs_old_answers_has_some():
+    for made in ({**aged(), "participation": {"stale": "forget"}}, {**aged(), "participation": None}):
+        with pytest.raises(
+            MeshError, match=r"weighs last answers of parties that are away, and none are kept"
+        ) as error:
+            make_plan(parse({name: value for name, value in made.items() if value is not None}), registry())
+        assert "stale: keep" in error.value.instead

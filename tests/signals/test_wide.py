@@ -25,6 +25,7 @@ M, B, C = 3, 6, 5
 SETTINGS = {
     "weighted": {"weights": [1, 2, 3]},
     "route": {"column": "x", "to": {"a": "a"}, "else": "mean"},
+    "staleness": {"exponent": 0.5},
     "threshold_vote": {"votes": 2},
 }
 

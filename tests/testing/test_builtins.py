@@ -101,6 +101,7 @@ DECLARED = {
     ("objectives", "uld"): {"config": {"temperature": 2}, **EQUAL},
     ("objectives", "span"): {"config": {"temperature": 2}, **EQUAL},
     ("consensus", "weighted"): {"config": {"weights": [1, 2, 3]}, "sources": (3,)},
+    ("consensus", "staleness"): {"config": {"exponent": 0.5}},
     ("consensus", "threshold_vote"): {"config": {"votes": 2}, **ANY_ORDER},
     ("consensus", "expguard"): {"sources": (5,), **ANY_ORDER},
     ("consensus", "gnmax"): {"config": {"sigma": 2}, **ANY_ORDER},

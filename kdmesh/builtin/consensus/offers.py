@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from kdmesh.offers import Config, ConsensusOffer
+from kdmesh.offers import AGE, Config, ConsensusOffer
 
 
 class WeightedConfig(Config):
@@ -101,6 +101,12 @@ class DropWorstConfig(Config):
     count: int = Field(1, ge=1, description="sources that are left out, those with the largest errors on validation")
 
 
+class StalenessConfig(Config):
+    """Settings of `staleness`."""
+
+    exponent: float = Field(gt=0, description="a of (1 + age)^-a: 0.5 halves the say of who was away for three rounds")
+
+
 class ExpGuardConfig(Config):
     """Settings of `expguard`."""
 
@@ -183,6 +189,17 @@ CONSENSUS = [
         "fixed weights, one per source",
         spaces=(*WEIGHTS, "weights"),
         answers=ANY,
+        neutral=True,
+    ),
+    ConsensusOffer(
+        "staleness",
+        f"{ROOM}.staleness:Staleness",
+        StalenessConfig,
+        "last answers of parties that are away have smaller weights, the longer the smaller",
+        paper="Xie et al., Asynchronous Federated Optimization, 2019",
+        spaces=("probs", "marginals", "logits"),
+        answers=ANY,
+        needs=(AGE,),
         neutral=True,
     ),
     ConsensusOffer(
