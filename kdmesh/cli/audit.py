@@ -12,6 +12,9 @@ from kdmesh.cli.output import complain, say
 if TYPE_CHECKING:
     import argparse
 
+    from kdmesh.spec import MeshSpec
+    from kdmesh.streams.table import Table
+
 
 def add(commands: Any) -> None:
     """Add the command."""
@@ -44,6 +47,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--spans", metavar="N", type=int, default=32, help="texts whose beginnings a model goes on with (default: 32)"
     )
+    more = "train K shadow runs of the mesh on halves of the samples, and tell members by likelihood ratios"
+    command.add_argument("--shadows", metavar="K", type=int, default=0, help=more)
     command.add_argument("--json", action="store_true", help="print all figures as JSON")
     command.add_argument("--plugins-dir", metavar="DIR", help="a folder of plugin files")
     command.set_defaults(execute=execute)
@@ -63,8 +68,8 @@ def execute(args: argparse.Namespace) -> int:
     root = Path(args.run)
     if not (root / RESOLVED).is_file():
         raise MeshError(f"{root} is no folder of a run", where="RUN", instead="a folder with resolved.yaml")
-    settings = Settings(args.rate, args.reference, args.candidates, args.delta, args.draws, args.spans)
-    found = audit(root, read_mesh(root / RESOLVED), settings, lambda line: complain(f"kdmesh: {line}"))
+    settings = Settings(args.rate, args.reference, args.candidates, args.delta, args.draws, args.spans, args.shadows)
+    found = audit(root, read_mesh(root / RESOLVED), settings, lambda line: complain(f"kdmesh: {line}"), _train)
     made = found.plain()
     write_json(root / AUDITED, made)
     _on_cards(root, made)
@@ -78,6 +83,16 @@ def execute(args: argparse.Namespace) -> int:
     for name, why in found.left.items():
         complain(f"kdmesh: note: {name} is left out: {why}")
     return 0
+
+
+def _train(spec: MeshSpec, table: Table, out: Path) -> Path:
+    """Train a shadow run, in this process."""
+    from kdmesh.engine.experiment import Experiment
+    from kdmesh.engine.request import Request
+
+    folder = Experiment(Request(spec, "inline", None, out, table=table, store="off")).run().folder
+    assert folder is not None
+    return folder.root
 
 
 def _on_cards(root: Path, found: dict[str, Any]) -> None:

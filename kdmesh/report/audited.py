@@ -28,10 +28,10 @@ def tables_of(found: Mapping[str, Any]) -> list[Grid]:
 def lines_of(found: Mapping[str, Any]) -> list[str]:
     """What its figures mean, and how much so many samples could have shown."""
     lines: list[str] = []
-    for one in found["membership"][:1]:
+    for by, one in {one["by"]: one for one in reversed(found["membership"])}.items():
         lines.append(
-            f"Of {one['others']:,} others at most a share of {one['rate']:.2g} is taken for members; so many show no "
-            f"rate below {one['least_rate']:.2g}. Intervals of 95%. By guessing the area under the curve is 0.5, and "
+            f"By {by}: of {one['others']:,} others at most a share of {one['rate']:.2g} is taken for members; so many "
+            f"show no rate below {one['least_rate']:.2g}. Intervals of 95%. By guessing the area under the curve is 0.5, and "
             f"{one['rate']:.2g} is found."
         )
     for one in found["canaries"][:1]:

@@ -9,6 +9,7 @@ from kdmesh.contracts.run_files import SEEDS
 from kdmesh.errors import MeshError
 from kdmesh.inference.auditing import canaries, extraction, membership
 from kdmesh.inference.auditing.opened import AGENTS, Opened, opened
+from kdmesh.inference.auditing.shadows import by_shadows, shadows
 from kdmesh.inference.trained import Trained
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kdmesh.inference.auditing.canaries import Exposed
     from kdmesh.inference.auditing.extraction import Overlap, Said
     from kdmesh.inference.auditing.membership import Told
+    from kdmesh.inference.auditing.shadows import Train
     from kdmesh.spec import MeshSpec
 
 
@@ -32,6 +34,7 @@ class Settings:
     delta: float = 0.0
     draws: int = 16
     spans: int = 32
+    shadows: int = 0
     span_tokens: int = 64
 
     def check(self) -> None:
@@ -71,8 +74,14 @@ class Audit:
         }
 
 
-def audit(root: Path, spec: MeshSpec, settings: Settings, told: Callable[[str], None] = lambda line: None) -> Audit:
-    """Audit the agents of a run's folder, of one seed. ``told``: what is under way.
+def audit(
+    root: Path,
+    spec: MeshSpec,
+    settings: Settings,
+    told: Callable[[str], None] = lambda line: None,
+    train: Train | None = None,
+) -> Audit:
+    """Audit the agents of a run's folder, of one seed. ``told``: what is under way; ``train``: trains shadow runs.
 
     MeshError where its samples are not here, nobody is left to compare with, or none of its agents can be asked.
     """
@@ -83,6 +92,9 @@ def audit(root: Path, spec: MeshSpec, settings: Settings, told: Callable[[str], 
     planted = found.table.planted
     made = Audit(settings.rate, None if planted is None else planted.counts())
     other = _reference(found, settings.reference)
+    known = None
+    if settings.shadows and train is not None:
+        known = shadows(found, settings.shadows, train, told)
     for agent in found.plan.spec.agents:
         try:
             trained = found.agent(agent)
@@ -92,6 +104,8 @@ def audit(root: Path, spec: MeshSpec, settings: Settings, told: Callable[[str], 
         told(f"auditing {agent}")
         try:
             made.membership += membership.by_loss(found, agent, trained, settings.rate, other)
+            if known is not None and agent in known.scores:
+                made.membership += by_shadows(found, agent, trained, known, settings.rate)
         except MeshError as error:
             made.left[agent] = error.what
         try:
