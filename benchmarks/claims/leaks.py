@@ -2,7 +2,7 @@
 
 The teacher learns 400 digits by heart, or by DP-SGD at epsilon 8 (delta 1e-5) for about as many updates as 40 epochs.
 Two students, of 500 other digits, learn from it alone: one from its logits, one from the class it names. Each is asked
-about the 400 by an attack with 16 shadow runs of the whole mesh on halves of these and of 400 test digits; nothing
+about the 400 by an attack with 8 shadow runs of the whole mesh on halves of these and of 400 test digits; nothing
 selects on what is found. Figures are percent of members found where at most 4 of the 400 others are taken for such.
 
 The secret of the party is made of the seed here, so that figures can be had again; a real one is random.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kdmesh.streams.table import Table
 
 EPSILON, DELTA = 8, 1e-5
-SAMPLES, BATCH, SHADOWS, RATE = 400, 50, 16, 0.01
+SAMPLES, BATCH, SHADOWS, RATE = 400, 50, 8, 0.01
 STEPS = 40 * SAMPLES // BATCH
 MODEL = {"mlp": {"hidden": [64]}}
 AGENTS = ("teacher", "soft student", "hard student")
@@ -84,7 +84,6 @@ def _mesh(seed: int, train: dict[str, Any]) -> dict[str, Any]:
              "refresh": "once"},
         ],
         "train": {"batch_size": BATCH, "steps": STEPS, "optimizer": {"adam": {"lr": 0.003}}},
-        "placement": "together",
         **({"parties": {"clinic": {"agents": ["teacher"], "privacy": privacy}}} if train else {}),
     }  # fmt: skip
 

@@ -50,7 +50,7 @@ def figures(seed: int) -> dict[str, float]:
         first = _run(home, seed, {"agents": agents, "flows": flows})
         names = {"direct": "unfiltered", "same": "student, same texts", "other": "student, other texts"}
         found = _told(first, names)
-        teacher = {"model": {"hf": {"path": str(first / "agents" / "direct")}}, "update": "frozen"}
+        teacher = {"model": {"hf": {"path": str(first / "agents" / "direct"), "max_length": 90}}, "update": "frozen"}
         agents = {"teacher": teacher, "filtered": {"model": _model()}, "student": {"model": _model()}}
         flows = [
             {"from": "labels", "to": "filtered", "objective": "ce"},

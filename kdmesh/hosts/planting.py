@@ -75,7 +75,7 @@ class Making:
         """One: what it is, its class, and its secret. ``number``: of the canary in whose place it could stand."""
         spec, table = self.spec, self._table
         if spec.kind == "secret":
-            secret = "".join(drawn.choice(spec.characters) for _ in range(spec.length))
+            secret = "".join(drawn.choice(spec.alphabet) for _ in range(spec.size))
             label = drawn.randrange(table.classes) if table.y is not None else None
             return secret_text(spec, number, secret), label, secret
         assert table.y is not None

@@ -31,8 +31,8 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
     for by, one in {one["by"]: one for one in reversed(found["membership"])}.items():
         lines.append(
             f"By {by}: of {one['others']:,} others at most a share of {one['rate']:.2g} is taken for members; so many "
-            f"show no rate below {one['least_rate']:.2g}. Intervals of 95%. By guessing the area under the curve is 0.5, and "
-            f"{one['rate']:.2g} is found."
+            f"show no rate below {one['least_rate']:.2g}. Intervals of 95%. By guessing the area under the curve is "
+            f"0.5, and {one['rate']:.2g} is found."
         )
     for one in found["canaries"][:1]:
         count = len(one["in"]) + len(one["out"])

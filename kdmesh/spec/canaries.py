@@ -29,22 +29,31 @@ class CanariesSpec(Strict):
     prompt: str | None = Field(
         None, description="secret: what stands before the text and is not learned, perhaps with {number}"
     )
-    characters: str = Field("0123456789", min_length=2, description="secret: of what it is drawn")
-    length: int = Field(8, ge=1, le=64, description="secret: how many characters it has")
+    characters: str | None = Field(None, min_length=2, description="secret: of what it is drawn; by default digits")
+    length: int | None = Field(None, ge=1, le=64, description="secret: how many characters it has; by default 8")
+
+    @property
+    def alphabet(self) -> str:
+        """Of what secrets are drawn."""
+        return "0123456789" if self.characters is None else self.characters
+
+    @property
+    def size(self) -> int:
+        """How many characters a secret has."""
+        return 8 if self.length is None else self.length
 
     @model_validator(mode="after")
     def _meant(self) -> Self:
         if self.kind != SECRET[1:-1]:
-            if odd := [name for name in OF_SECRETS if name in self.model_fields_set]:
+            if odd := [name for name in OF_SECRETS if getattr(self, name) is not None]:
                 raise ValueError(f"`{odd[0]}` is of canaries of kind secret: leave it out")
             return self
         if self.text is None or self.text.count(SECRET) != 1:
             raise ValueError("a canary's text names its secret once: write `text: the code is {secret}`")
         if self.prompt is not None and SECRET in self.prompt:
             raise ValueError("a prompt is not learned: the secret stands in the text")
-        if len(set(self.characters)) < len(self.characters):
+        if len(set(self.alphabet)) < len(self.alphabet):
             raise ValueError("`characters` names one twice")
-        if len(self.characters) ** self.length < LEAST_SECRETS:
-            some = len(self.characters) ** self.length
+        if (some := len(self.alphabet) ** self.size) < LEAST_SECRETS:
             raise ValueError(f"there are {some:,} such secrets: an audit needs {LEAST_SECRETS:,}, a greater `length`")
         return self

@@ -151,3 +151,11 @@ def test_they_are_refused_where_they_would_be_no_samples_of_the_data(tmp_path: P
     lazy = {"dataset": {"text": {"path": texts(tmp_path)["dataset"]["text"]["path"], "lazy": True}}}
     with pytest.raises(MeshError, match="read when they are asked for"):
         modelled({**lazy, "canaries": SECRET})
+
+
+@pytest.mark.parametrize("canaries", [{"kind": "random", "count": 9}, {"kind": "mislabelled", "count": 9}, SECRET])
+def test_a_mesh_with_every_default_reads_back(canaries: dict[str, Any]) -> None:
+    plan = make_plan(parse(mesh({"dataset": "digits", "canaries": canaries})), registry())
+    resolved = plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True)
+    again = parse(resolved).data
+    assert plan.spec.data is not None and again is not None and again.canaries == plan.spec.data.canaries
