@@ -17,6 +17,7 @@ FEW = {
         "train.batch_size=4",
         "connect.0.star.sampling={max_new_tokens: 3, samples: 4}",  # greedily, who learned this little says nothing
     ),
+    "pate": ("agents.teacher.count=5", "data.train=256", "data.validation=60", "data.test=60"),  # of forty teachers
     "rationale": (
         "data.dataset.sums.below=5",
         "data.validation=4",

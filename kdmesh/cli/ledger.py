@@ -102,36 +102,16 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _print(found: Summary) -> None:
-    from kdmesh.report.grid import KEPT, Column, Grid
+    from kdmesh.privacy.summary import spent
+    from kdmesh.report.accounts import table_of
     from kdmesh.report.grid import show as print_table
 
-    title = f"Ledger of {found['party']}: protects one {found['unit']} ({found['adjacency']}); noise of {found['key']}"
-    columns = [
-        Column("mechanism", "mechanism", spare=KEPT),
-        Column("settings", "settings", spare=3),
-        Column("answers", "answers", "{:,}".format),
-        Column("sensitivity", "sensitivity", "{:.4f}".format, 1),
-        Column("sigma", "sigma", "{:g}".format),
-        Column("rate", "rate", "{:.4g}".format, 2),
-        Column("epsilon", "rdp", "{:.4f}".format),
-        Column("exact", "exact", "{:.4f}".format),
-        Column("room for", "more", "{:,}".format, 2),
-        Column("noise by", "noise_by", spare=4),
-    ]
-    rows = [
-        {**row, "settings": row["settings"] or None, "rate": row["rate"] if row["rate"] < 1 else None}
-        for row in found["mechanisms"]
-    ]
-    caption = "epsilon and exact: of these answers alone; they do not add up. room for: how many more, of one kind."
-    if rows:
-        print_table(sys.stdout, Grid(title, columns, rows, caption))
+    table = table_of(found)
+    if table.rows:
+        print_table(sys.stdout, table)
     else:
-        say(title)
-    spent = f"{found['rdp']:.4f} of epsilon {found['epsilon']:g} is spent, at delta {found['delta']:g}"
-    left = f"{found['left']:.4f} is left"
-    if found["exact"] is not None:
-        left += f"; exact, as of Gaussian noise, {found['exact']:.4f} is spent"
-    say(f"{spent}, by Renyi divergences: {left}")
+        say(table.title)
+    say(spent(found))
     charges = f"{found['charges']:,} {'charge' if found['charges'] == 1 else 'charges'}"
     say(f"{charges} of {found['answers']:,} {'answer' if found['answers'] == 1 else 'answers'}; head:")
     print(found["head"])

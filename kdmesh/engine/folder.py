@@ -33,6 +33,7 @@ from kdmesh.engine.inputs import code, inputs, plugins
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import inside, read_json, reason, sha256, write, write_all, write_json
 from kdmesh.hosts.remote import RemoteHost
+from kdmesh.privacy.summary import line_of
 from kdmesh.spec.yaml12 import dump
 
 if TYPE_CHECKING:
@@ -123,9 +124,11 @@ class Folder:
         agents = {name: facts for name, facts in summary["agents"].items() if name in run.host_of}
         rules = {name: facts for name, facts in summary["consensus"].items() if run.plan.evaluator(name)}
         root, place, saved = self.root.resolve(), run.checkpoints.place, []
+        spent = {name: line_of(one) for name, one in summary.get("privacy", {}).items()}
+        more = {"accounts": spent} if spent else {}
         for name, facts in agents.items():
             folder = place(run.host_of[name], inside(root / AGENTS, name))
-            saved.append(run.submit(name, RemoteHost.save_agent, name, folder, facts))
+            saved.append(run.submit(name, RemoteHost.save_agent, name, folder, facts | more))
         for name in rules:
             host = run.plan.evaluator(name)
             folder = place(host, inside(root / RULES, name))

@@ -22,6 +22,7 @@ from kdmesh.hosts.modules import origin
 from kdmesh.hosts.proving import prove
 from kdmesh.hosts.references import refer
 from kdmesh.hosts.saved_rules import write_rule
+from kdmesh.privacy.summary import line_of
 from kdmesh.signals.compare import Comparison
 from kdmesh.streams.learned import LEARNED, brief
 from kdmesh.streams.prepared import SETTINGS
@@ -182,7 +183,7 @@ def _sources(host: HostState, agent: str) -> list[Path]:
 def _describe(host: HostState, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
     write_json(root / (OURS if own else CONFIG), _config(host, agent, own))
     said = _text_card(agent, card, host, refers) if own else _card(agent, card, host)
-    write(root / "README.md", said + _private(agent, host))
+    write(root / "README.md", said + _private(agent, card, host))
     if not host.reading.texts and agent not in host.plan.inputs and (made := host.reading.prepared(agent)) is not None:
         write_all(root, made.files())
 
@@ -364,13 +365,21 @@ def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
     return "\n".join(lines)
 
 
-def _private(agent: str, host: HostState) -> str:
-    """What the card says of an agent that trained privately: what that cost, and what it assumes."""
-    if agent not in host.plan.private_agents:
-        return ""
-    (stream,) = sorted(noised(host.plan, agent))[:1]
-    samples = len(host.streams[stream].rows_for(agent))
-    return f"\n## Privacy\n\n{told(host.plan, agent, samples, host.weights[agent].updates)}.\n"
+def _private(agent: str, card: dict[str, Any], host: HostState) -> str:
+    """What the card says of privacy: of an agent that trained privately what that cost, and what it assumes; of all
+    what the mesh's parties have spent, of its own by its own ledger.
+    """
+    lines: list[str] = []
+    if agent in host.plan.private_agents:
+        (stream,) = sorted(noised(host.plan, agent))[:1]
+        samples = len(host.streams[stream].rows_for(agent))
+        lines += [f"{told(host.plan, agent, samples, host.weights[agent].updates)}.", ""]
+    known = host.config.accounts.get(host.name)
+    own = None if known is None else known.summary()
+    accounts = {**card.get("accounts", {}), **({} if own is None else {host.name: line_of(own)})}
+    lines += [f"- account of {one}" for one in accounts.values()]
+    text = "\n".join(lines).strip()
+    return f"\n## Privacy\n\n{text}\n" if text else ""
 
 
 def _usage(agent: str, host: HostState) -> list[str]:

@@ -83,6 +83,21 @@ def summary(account: Account) -> Summary:
     )
 
 
+def spent(found: Summary) -> str:
+    """An account in a sentence: of all meshes and runs that asked the party so far."""
+    said = f"{found['rdp']:.4f} of epsilon {found['epsilon']:g} is spent, at delta {found['delta']:g}"
+    left = f"{found['left']:.4f} is left"
+    if found["exact"] is not None:
+        left += f"; exact, as of Gaussian noise, {found['exact']:.4f} is spent"
+    return f"{said}, by Renyi divergences: {left}"
+
+
+def line_of(found: Summary) -> str:
+    """The same with whose it is, whom it protects, and what was answered."""
+    what = ", ".join(f"{one['answers']:,} of {one['mechanism']}" for one in found["mechanisms"]) or "nothing"
+    return f"{found['party']}, for one {found['unit']} ({found['adjacency']}): answered {what}; {spent(found)}"
+
+
 def _spent(account: Account, name: _Kind, charges: Sequence[Charge]) -> Spent:
     mechanism, settings, noise_by, sensitivity, sigma, rate = name
     answers = Gaussian(sensitivity, sigma, sum(one.answers.count for one in charges), rate)

@@ -7,6 +7,8 @@ from statistics import fmean
 from textwrap import wrap
 from typing import IO, Any
 
+from kdmesh.privacy.summary import line_of
+from kdmesh.report.accounts import latest
 from kdmesh.report.grid import KEPT, Column, Grid, figure, interval, show, signed
 from kdmesh.report.measured_texts import texts_table
 from kdmesh.report.paired import on_test
@@ -42,6 +44,9 @@ def results(file: IO[str], summaries: Sequence[Row], table: Row, place: str) -> 
         print(line, file=file)
     for line in asked(summaries):
         print(line, file=file)
+    for one in latest(summaries).values():
+        for line in wrap(f"privacy account of {line_of(one)}", WIDTH):
+            print(line, file=file)
     seconds = sum(summary["wall_s"] for summary in summaries)
     without = " without controls" if table.get("controls") else ""
     print(f"{place}  (training and tests{without}: {seconds:.1f} s)", file=file)

@@ -63,7 +63,9 @@ def outcome(seed: int, folder: Path) -> dict[str, Any]:
     if code != 0:
         return {**found, "outcome": "refused" if code == 2 else "failed", "said": said}
     file = small if told("check", str(small))[0] == 0 else full  # small budgets may be too small for the rest
-    code, said = told("run", str(file), "--backend", "inline", "--quiet", "--out", str(folder / "runs"))
+    keys = ("--privacy", str(folder / "keys"))
+    keys = keys if told("ledger", "new", str(file), *keys)[0] == 0 else ()  # of meshes whose parties have a budget
+    code, said = told("run", str(file), "--backend", "inline", "--quiet", "--out", str(folder / "runs"), *keys)
     broke = any(words in said for words in ONLY_TRAINING)
     return {**found, "outcome": "ran" if code == 0 else "training" if code == 1 and broke else "failed", "said": said}
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from accounted import accounts
 from few_texts import few_samples, topology
 
 from kdmesh.backends.inline import InlineBackend
@@ -115,13 +116,14 @@ def test_a_run_broken_off_anywhere_goes_on_to_equal_bits(
     name: str, placement: str, fifth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = mesh(name, placement)
-    summary, calls = run(spec, monkeypatch, out=tmp_path / "whole")
+    keys = accounts(spec, tmp_path / "keys")
+    summary, calls = run(spec, monkeypatch, out=tmp_path / "whole", privacy=keys)
     with pytest.raises(KeyboardInterrupt):
-        run(spec, monkeypatch, calls * fifth // 5, out=tmp_path / "broken")
+        run(spec, monkeypatch, calls * fifth // 5, out=tmp_path / "broken", privacy=keys)
     (folder,) = (tmp_path / "broken").glob("*/*")
     with suppress(KeyboardInterrupt):  # and once more, a little later, if it is not done by then
-        run(spec, monkeypatch, 12, resume=folder)
-    again, _ = run(spec, monkeypatch, resume=folder)
+        run(spec, monkeypatch, 12, resume=folder, privacy=keys)
+    again, _ = run(spec, monkeypatch, resume=folder, privacy=keys)
     assert outcome(again) == outcome(summary)
     (whole,) = (tmp_path / "whole").glob("*/*")
     assert curves(folder) == curves(whole) != {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from accounted import accounts
 from few_texts import few_samples, topology
 
 from kdmesh.backends import Session
@@ -39,8 +40,9 @@ def mesh(name, placement):
     return parse({**fields, "data": few_samples(name, fields["data"]), **placed})
 
 
-def outcome(name, placement, session):
-    summary, _, _ = run_once(Request(mesh(name, placement)), session=session)
+def outcome(name, placement, session, keys):
+    spec = mesh(name, placement)
+    summary, _, _ = run_once(Request(spec, privacy=accounts(spec, keys)), session=session)
     agents = {
         agent: (facts["weights_sha256"], facts["updates"], facts["metrics"])
         for agent, facts in summary["agents"].items()
@@ -52,16 +54,17 @@ def outcome(name, placement, session):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in NAMES]
 )
-def test_inline_and_ray_give_equal_bits_wherever_agents_are(name, ray_session):
-    inline = Session("inline")
-    expected = outcome(name, "together", inline)
+def test_inline_and_ray_give_equal_bits_wherever_agents_are(name, ray_session, tmp_path):
+    inline, keys = Session("inline"), tmp_path / "keys"
+    expected = outcome(name, "together", inline, keys)
     if name not in ("fedavg", "feddf"):  # whose agents have one set of weights in the end
-        owners = {*make_plan(mesh(name, "together"), registry()).owner.values()}
+        plan = make_plan(mesh(name, "together"), registry())
+        owners = {owner for owner in plan.owner.values() if not plan.withheld(owner)}
         assert len({expected[0][owner][0] for owner in owners}) == len(owners)  # no agent is another's copy
-    assert outcome(name, "spread", inline) == expected
-    assert outcome(name, "spread", ray_session) == expected
+    assert outcome(name, "spread", inline, keys) == expected
+    assert outcome(name, "spread", ray_session, keys) == expected
     if name in TOGETHER:
-        assert outcome(name, "together", ray_session) == expected
+        assert outcome(name, "together", ray_session, keys) == expected
 
 
 def test_another_seed_gives_other_bits():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accounted import accounts
 from few_texts import few_samples, topology
 
 from kdmesh.engine.launch import run_once
@@ -59,10 +60,12 @@ def frozen(mesh: dict[str, Any], view: dict[str, Any]) -> list[str]:
     return names
 
 
-def made(mesh: dict[str, Any], store: str | Path, session: Any = None) -> dict[str, Any]:
+def made(mesh: dict[str, Any], store: str | Path, session: Any = None, keys: Path | None = None) -> dict[str, Any]:
     """The summary of a run in this process, or on the hosts of a session."""
     backend = "inline" if session is None else None
-    summary, _, _ = run_once(Request(parse(mesh), backend, store=str(store)), session=session)
+    spec = parse(mesh)
+    keys = None if keys is None else accounts(spec, keys)
+    summary, _, _ = run_once(Request(spec, backend, store=str(store), privacy=keys), session=session)
     return summary
 
 
@@ -86,8 +89,8 @@ def left(summary: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_finished_teachers(name: str, tmp_path: Path) -> None:
-    mesh = short(name, 1)
-    without, cold, warm = (made(mesh, store) for store in ("off", tmp_path, tmp_path))
+    mesh, keys = short(name, 1), tmp_path / "keys"
+    without, cold, warm = (made(mesh, store, keys=keys) for store in ("off", tmp_path / "store", tmp_path / "store"))
     assert said(without) == said(cold) == said(warm)
     assert "store" not in without
     assert left(cold) == left(warm) and warm["store"]["all"].get("foreign", 0) == 0

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from kdmesh.report import folders, run_folder
 from kdmesh.report.folders import FAILED, FINISHED, INCOMPLETE, INTERRUPTED, PAUSED, RUNNING
-from kdmesh.report.page import answered, contributed, course, figures, leaks, origin, verdicts
+from kdmesh.report.page import accounted, answered, contributed, course, figures, leaks, origin, verdicts
 from kdmesh.report.page.blocks import PAGE, Judged, Page, Section, Text, Words
 from kdmesh.report.page.comparison import is_comparison, of_comparison
 from kdmesh.report.page.known import Known
@@ -66,6 +66,7 @@ def of_run(run: RunFolder, whole: bool = False, samples: bool = True) -> Page:
         _whole("curves", partial(course.curves, known)),
         _whole("classes", partial(figures.classes, known)),
         _whole("answers", partial(answered.section, known, whole and samples)),
+        _whole("accounts", partial(accounted.section, known)),
         _whole("audit", partial(leaks.section, known)),
         _whole("costs", partial(figures.costs, known)),
         _whole("timeline", partial(course.timeline, known)),

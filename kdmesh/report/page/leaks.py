@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from kdmesh.contracts.run_files import AUDITED
 from kdmesh.files import read_json
 from kdmesh.report.audited import lines_of, tables_of
-from kdmesh.report.grid import KEPT
-from kdmesh.report.page.blocks import Block, Cell, Section, Table, Text, Value
+from kdmesh.report.page.blocks import Block, Section, Text
+from kdmesh.report.page.grids import table
 
 if TYPE_CHECKING:
-    from kdmesh.report.grid import Column, Grid, Row
     from kdmesh.report.page.known import Known
 
 
@@ -23,20 +22,6 @@ def section(known: Known) -> Section | None:
         if found is None:
             continue
         of = f", seed {seed}" if len(known.run.runs) > 1 else ""
-        blocks += [_table(one, of) for one in tables_of(found)]
+        blocks += [table(one, of) for one in tables_of(found)]
         blocks.append(Text(lines_of(found)))
     return Section("audit", "Audit: what agents tell of what they learned", blocks) if blocks else None
-
-
-def _table(grid: Grid, of: str) -> Table:
-    names = [one for one in grid.columns if one.spare == KEPT]
-    others = [one for one in grid.columns if one.spare != KEPT]
-    rows: list[list[Cell]] = [
-        [", ".join(str(row[one.key]) for one in names), *(_cell(one, row) for one in others)] for row in grid.rows
-    ]
-    return Table(grid.title + of, (", ".join(one.heading for one in names), *(one.heading for one in others)), rows)
-
-
-def _cell(column: Column, row: Row) -> Cell:
-    value = row.get(column.key)
-    return Value(float(value), column.write(value)) if isinstance(value, int | float) else value
