@@ -1,7 +1,8 @@
 # make demo   install and run the council      make test   install and run the tests
 # make slow   the tests that take minutes      make mutants   how many wrong plugins the kit for tests catches
 # make packages   the tests of each package in plugins/ in a process of its own, by its own settings; `test` has them too
-# make dropouts   parties in their own processes that decline, are killed and come back, and a coordinator that is killed
+# make dropouts   parties in their own processes, with and without budgets, that decline, are killed and come back, and a
+#   coordinator that is killed
 # make leaks   four parties in processes of their own: all that crosses and that their coordinator has is searched for samples
 # make browser AXE=axe.min.js   the page of a run in Chromium, which must be installed, with chromedriver; AXE: axe-core
 # make bundle   the JavaScript with which a page's charts are drawn, made anew: needs npm and a network
@@ -51,7 +52,7 @@ slow: $(DEV_READY)
 
 .PHONY: leaks dropouts
 dropouts: $(DEV_READY)
-	$(BIN)/python -m pytest -n 0 -s -m slow tests/parties/test_comings_and_goings.py
+	$(BIN)/python -m pytest -n 0 -s -m slow tests/parties/test_comings_and_goings.py tests/parties/test_budgets_apart.py
 
 leaks: $(DEV_READY)
 	$(BIN)/python -m pytest -n 0 -s -m slow tests/parties/test_no_sample_leaves.py

@@ -31,6 +31,7 @@ from kdmesh.engine.progress import sizes
 from kdmesh.engine.spared import stored_at
 from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import to_json, write, write_json
+from kdmesh.graph.budgets import refuse_trials
 from kdmesh.graph.planner import make_plan
 from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts.source import digest
@@ -80,6 +81,7 @@ def design(contenders: Sequence[Contender], asked: Asked) -> tuple[Design, dict[
     for one in contenders:
         plans[one.name] = plan = make_plan(one.spec, registry())
         refuse_unrun(plan, registry())
+        refuse_trials(plan)
         plans[one.name] = plan = replace(plan, spec=settled(plan.spec, asked.store))
         known[one.name] = checked = examine(plan, {}, None)
         steps[one.name] = sum(sizes(plan, checked, [one.spec.seed], asked.controls).values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -63,6 +65,17 @@ class StageHome:
         for found in (yield from wait(handles)):
             if isinstance(found, list):  # of a host that read some
                 self.run.tell_odd(found)
+
+    def moment(self, at: str) -> str:
+        """When something is published that is asked for once: where the stage stands, and who took part until now.
+
+        What is said in a round depends on who was in it, and in those before: one that begins again without somebody is
+        another.
+        """
+        if not self.attended:
+            return at
+        who = [sorted(record.get("attended", [])) for record in self.record.records] + [sorted(self.attended)]
+        return f"{at}, {hashlib.sha256(json.dumps(who).encode()).hexdigest()[:16]}"
 
     def remember(self, names: Sequence[str]) -> Work[None]:
         """Have the round that is over kept of some consensus nodes."""

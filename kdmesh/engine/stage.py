@@ -103,7 +103,7 @@ class StageRun(StageHome):
             if isinstance(line, Train):
                 yield from self.teaching.phase(line)
             elif isinstance(line, Publish):
-                at = ".".join(map(str, self.position.path))
+                at = self.moment(".".join(map(str, self.position.path)))
                 yield from self.publish(self.run.publisher.due(self.stage, "round", line.agents, line.to, at))
                 yield from self._renewed(line)
                 yield from self._heard(line)

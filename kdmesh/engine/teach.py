@@ -223,7 +223,7 @@ class Teaching:
     def _boundary(self, offset: int, epoch: int) -> Work[None]:
         publisher = self.run.publisher
         if offset % epoch == 0:
-            yield from self.home.publish(publisher.due(self.stage, "epoch", at=str(self.done)))
+            yield from self.home.publish(publisher.due(self.stage, "epoch", at=self.home.moment(str(self.done))))
             yield from self.home.remember(histories.after(self.plan, "epoch", self.stage.agents))
             yield from self.home.publish(publisher.renew(renewal.due(self.plan, self.stage, "epoch")))
         yield from self.home.merge(

@@ -79,6 +79,14 @@ def budget(plan: Plan, party: str) -> Budget:
     return Budget(privacy.epsilon, privacy.delta)
 
 
+def refuse_trials(plan: Plan) -> None:
+    """Refuse a mesh that is to be trained many times, each at the cost of a party's budget, which is spent for good."""
+    for party in plan.withholding:
+        what = f"each trial would be charged to the budget of {party}, and what is spent stays spent"
+        instead = "one `kdmesh run FILE --privacy FOLDER` for each, then `kdmesh compare` of the runs' folders"
+        raise MeshError(what, where=f"parties.{party}.privacy", instead=instead)
+
+
 def check(plan: Plan) -> None:
     """Refuse a release that no account pays for, and whatever else would leave a party that has a budget."""
     for name, node in plan.consensus.items():

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdmesh.graph.plan import Plan
+
+WHO = ("fraction", "quorum", "timeout", "attendance")
+"""Fields of `participation` that say who takes part in a round."""
 
 
 def of_run(plan: Plan) -> str:
     """What the queries of a run are of: the sha256 of the mesh as all parties have it, with its seed.
 
-    So a party that is asked anew by another mesh, or with another seed, pays anew, and its noise is another.
+    So a party that is asked anew by another mesh, or with another seed, pays anew, and its noise is another. Who is to
+    take part in a round is left out: who did stands in each query, so that a simulation of the same rounds asks the
+    same.
     """
-    return hashlib.sha256(json.dumps([of_mesh(plan), plan.spec.seed]).encode()).hexdigest()
+    plain = _plain(plan)
+    asked = plain.get("participation") or {}
+    for name in WHO:
+        asked.pop(name, None)
+    return hashlib.sha256(json.dumps([_sum(plain), plan.spec.seed]).encode()).hexdigest()
 
 
 def of_mesh(plan: Plan) -> str:
@@ -24,6 +33,14 @@ def of_mesh(plan: Plan) -> str:
 
     Where public samples are is another place for each, and what they are is compared; a party's own only it knows.
     """
+    return _sum(_plain(plan))
+
+
+def _sum(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(plan: Plan) -> dict[str, Any]:
     plain = plan.resolved().dump()
     for name in ("description", "seed", "placement"):  # of parties, placement is settled, and threads may be
         plain.pop(name, None)
@@ -34,4 +51,4 @@ def of_mesh(plan: Plan) -> str:
         agent["weights"] = agent.get("weights") is not None
         agent.get("train", {}).pop("threads", None)
     plain.get("train", {}).pop("threads", None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return plain

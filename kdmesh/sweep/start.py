@@ -20,6 +20,7 @@ from kdmesh.engine.inputs import code
 from kdmesh.engine.spared import stored_at
 from kdmesh.errors import MeshError
 from kdmesh.files import to_json
+from kdmesh.graph.budgets import refuse_trials
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.source import digest
 from kdmesh.plugins import registry
@@ -85,6 +86,7 @@ def design(asked: Asked, said: Callable[[int, int], None] = lambda done, total: 
     meshes = Meshes(given, str(path.resolve().parent), asked.file, asked.code, asked.store)
     corners = _corners(space)
     plan = meshes.plan(corners[0])
+    refuse_trials(plan)
     by = metric(plan.primary)
     known = {spec.name: list(plan.spec.agents)}
     agent = counted({spec.name: taught_by(plan)}, known, {"": asked.agent} if asked.agent else {})[spec.name]

@@ -436,3 +436,18 @@ def test_the_check_says_what_all_answers_cost():
     (told,) = [mark for mark in examine(planned(ROUNDS)).marks if "noise of its own" in mark]
     assert "counted (gnmax): 3 x 60 samples, sigma 14 at sensitivity 1.4142" in told
     assert f"epsilon {both['rdp']:.4f} by Renyi divergences, {both['exact']:.4f} exactly" in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("compare", "mesh.json", "--variant", "train.epochs=3"), ("sweep", "mesh.json", "--over", "train.epochs=1,2")],
+)
+def test_many_trials_are_no_way_to_spend_a_budget(tmp_path, capsys, monkeypatch, command):
+    from kdmesh.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mesh.json").write_text(json.dumps(PATE))
+    assert main([*command, "--out", "runs"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "parties.clinic.privacy: each trial would be charged to the budget of clinic" in said
+    assert "kdmesh run FILE --privacy FOLDER" in said and not (tmp_path / "runs").exists()

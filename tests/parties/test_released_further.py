@@ -261,6 +261,27 @@ def test_who_is_away_has_released_nothing_in_that_round(tmp_path):
     assert bits(kept)["server"] != bits(summary)["server"]
 
 
+def test_the_same_parties_in_each_round_are_asked_the_same(tmp_path):
+    """Whoever drew them: so a simulation of a run's rounds has its bits and charges, and other rounds have others."""
+    drawn = {**FEDMD, "participation": {"fraction": 0.5}}
+    create(planned(drawn), tmp_path / "keys")
+    for name in ("replayed", "others"):
+        shutil.copytree(tmp_path / "keys", tmp_path / name)
+    summary = ran(drawn, tmp_path / "keys")
+    who = [one["attended"] for one in summary["rounds"]]
+    assert [len(names) for names in who] == [1, 1, 1] and len({*map(tuple, who)}) == 2
+    replayed = ran({**FEDMD, "participation": {"attendance": who}}, tmp_path / "replayed")
+    assert bits(replayed) == bits(summary)
+
+    def asked(which):
+        return [{*line.charge.queries.items()} for name in FEDMD["parties"]
+                for line in ledger.read(tmp_path / which / name / "ledger").lines]  # fmt: skip
+
+    assert asked("replayed") == asked("keys")
+    ran({**FEDMD, "participation": {"attendance": [["north", "south"], *who[1:]]}}, tmp_path / "others")
+    assert not set.union(*asked("others")) & set.union(*asked("keys"))
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     from kdmesh.privacy.account import PartyAccount
 
