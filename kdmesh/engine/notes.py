@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kdmesh.errors import MeshError
+from kdmesh.graph.budgets import mechanism, releases
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.merging import SAMPLES
 from kdmesh.graph.sources import written_before
@@ -18,11 +19,12 @@ from kdmesh.streams.texts import Texts
 from kdmesh.tasks import metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from kdmesh.checks.checked import Checked
     from kdmesh.contracts.task import Chance
     from kdmesh.graph.plan import Plan
+    from kdmesh.privacy.summary import Summary
 
 ADVICE = "leave the softmax out of the model, or take its input by `exit`"
 
@@ -166,6 +168,19 @@ def left_out(described: dict[str, dict[str, Any]], owners: dict[str, str]) -> li
         for name, facts in described.items()
         if facts["left_out"] and owners[name] == name
     ]
+
+
+def spent(plan: Plan, accounts: Mapping[str, Summary]) -> list[str]:
+    """Releases of which a budget holds not one more answer: what was asked after that has none."""
+    found = []
+    for one in releases(plan):
+        first = mechanism(plan, one.consensus).parts[0].cost()
+        rows = accounts[one.party]["mechanisms"] if one.party in accounts else []
+        own = [row for row in rows if (row["sensitivity"], row["sigma"]) == (first.sensitivity, first.sigma)]
+        if one.party in accounts and not any(row["more"] for row in own):
+            said = f"the budget of {one.party} has no room for one more answer of {one.consensus} ({one.rule})"
+            found.append(f"{said}: what was asked since that is so has none")
+    return found
 
 
 def always_shut(described: dict[str, dict[str, Any]]) -> list[str]:

@@ -101,6 +101,7 @@ def summarise(
             *notes.learned_nothing(described, plan.owner),
             *notes.left_out(described, plan.owner),
             *notes.always_shut(described),
+            *notes.spent(plan, spent),
             *notes.at_chance(plan, run.checked, agents, described),
         ],
         "rounds": [record for stage in plan.stages for record in run.records[stage.name].records],

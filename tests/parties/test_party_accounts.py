@@ -198,6 +198,8 @@ def test_another_seed_pays_anew_until_the_budget_is_spent(privacy):
     second = ran({**PATE, "seed": 1}, privacy)
     assert second["privacy"]["clinic"]["answers"] > first["privacy"]["clinic"]["answers"] == 60
     third = ran({**PATE, "seed": 2}, privacy)
+    said = "the budget of clinic has no room for one more answer of counted (gnmax)"
+    assert not any(said in note for note in first["notes"]) and any(said in note for note in third["notes"])
     assert third["privacy"]["clinic"]["answers"] == second["privacy"]["clinic"]["answers"] < 120
     assert third["privacy"]["clinic"]["rdp"] <= 8 and third["privacy"]["clinic"]["mechanisms"][0]["more"] == 0
     assert sha(ran({**PATE, "seed": 1}, privacy)) == sha(second)  # those of its rows that were answered still are
