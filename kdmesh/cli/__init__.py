@@ -16,6 +16,7 @@ from kdmesh.cli import (
     evaluate,
     export,
     find_rate,
+    forget,
     label,
     ledger,
     offered,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     run, resume, compare, sweep, find_rate, label, select, predict, evaluate, audit, export, report, watch, runs, store,
-    party, ledger, personal, plan, draw, check, schema, topologies, verify, plugins,
+    party, ledger, personal, forget, plan, draw, check, schema, topologies, verify, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep, find_rate, label))  # they do more than to print

@@ -22,6 +22,16 @@ def add(commands: Any) -> None:
     command.set_defaults(execute=execute)
 
 
+def _forgotten(root: Path) -> None:
+    """Say what was taken out of the run since it was written."""
+    from kdmesh.engine.forgetting.removing import told
+
+    for one in told(root):
+        count, before = one.get("samples", 0), one.get("sums_before")
+        since = f"; until then its sums had the sum {before}" if before else ""
+        say(f"{count:,} {'sample was' if count == 1 else 'samples were'} forgotten on {one.get('time', '?')}{since}")
+
+
 def execute(args: argparse.Namespace) -> int:
     """Name what is wrong; exit code 1 where anything is."""
     from kdmesh.contracts.run_files import SUMS
@@ -30,6 +40,7 @@ def execute(args: argparse.Namespace) -> int:
 
     root = Path(args.run)
     found = verify(root)
+    _forgotten(root)
     of_sums = sha256(root / SUMS)
     if args.sum is not None and args.sum.strip().lower() != of_sums:
         found.faults.insert(0, f"{SUMS} is not the one whose sum was given: it has {of_sums}")

@@ -7,7 +7,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.contracts.run_files import GIVEN, MANIFEST, RESOLVED, RESULTS, SHEET, SUMMARY, refuse_newer
+from kdmesh.contracts.run_files import (
+    FORGOTTEN,
+    GIVEN,
+    INTENT,
+    MANIFEST,
+    RESOLVED,
+    RESULTS,
+    SHEET,
+    SUMMARY,
+    refuse_newer,
+)
 from kdmesh.engine.collect import complete
 from kdmesh.engine.folder import made_of, manifest
 from kdmesh.engine.inputs import code
@@ -131,6 +141,9 @@ def refuse_edits(root: Path) -> None:
     Code is looked for in the folders that are searched by now.
     """
     known = asked(root)
+    if any((root / name).exists() for name in (FORGOTTEN, INTENT)):
+        what = "samples of this run were forgotten, and going on would learn them again"
+        raise MeshError(what, file=str(root), instead="kdmesh run, with data that they were taken out of")
     if (link := link_outside(root)) is not None:
         raise MeshError(
             f"{link.relative_to(root)} links outside of this folder", file=str(root), instead="a copy of it"

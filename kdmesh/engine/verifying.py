@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kdmesh.contracts.run_files import CHECKPOINTS, CONTROLS, ENDPOINTS, SEEDS, STREAMS, SUMS
+from kdmesh.contracts.run_files import CHECKPOINTS, CONTROLS, ENDPOINTS, INTENT, SEEDS, STREAMS, SUMS
 from kdmesh.engine.sums import told
 from kdmesh.errors import MeshError
 from kdmesh.files import inside, sha256
@@ -39,6 +39,8 @@ def verify(root: Path) -> Verified:
     parts = _compare(root, root, found)
     for part in parts:
         _added(part, root, found)
+    if (root / INTENT).exists():
+        found.faults.append(f"{INTENT} is there: samples were being taken out, and `kdmesh forget` is to go on with it")
     found.unsummed = [name for name in UNSUMMED if any((part / name).is_dir() for part in parts)]
     return found
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kdmesh import files
 from kdmesh.contracts.run_files import PERSONAL
 from kdmesh.errors import MeshError
+from kdmesh.personal.key import VARIABLE, key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +126,30 @@ def verify(path: Path, secret: Secret) -> int:
     if last.get("signature") != signature(body, secret) or last.get("lines") != count:
         raise MeshError("was changed: its signature is of other lines", file=str(path), instead="as the run wrote it")
     return count
+
+
+def signer(path: Path) -> Secret | None:
+    """The key that a log is signed with; None for one without. MeshError where it is not here, or was changed."""
+    title, _ = _ends(files.read(path))
+    if title.get("key") is None:
+        return None
+    secret = key()
+    if secret is None or secret.identity != title["key"]:
+        what = f"is signed with the key {title['key']!r:.40}, without which no line can be taken out"
+        raise MeshError(what, file=str(path), where=VARIABLE, instead="the key that the run had")
+    verify(path, secret)
+    return secret
+
+
+def without(path: Path, rows: Collection[int]) -> None:
+    """Take the lines of some rows out of a log, and sign it anew. MeshError where that needs a key that is not here."""
+    whole, secret = files.read(path), signer(path)
+    first, *lines = whole.splitlines()
+    left = [line for line in (lines if secret is None else lines[:-1]) if json.loads(line).get("row") not in rows]
+    text = "".join(f"{line}\n" for line in [first, *left])
+    if secret is not None:
+        text += json.dumps({"lines": len(left), "signature": signature(text, secret)}) + "\n"
+    files.write(path, text)
 
 
 def _ends(whole: str) -> Iterator[dict[str, object]]:

@@ -26,7 +26,7 @@ KINDS = tuple(NOUNS)
 IN_FILES = tuple(kind for kind in KINDS if kind not in ("samplers", "commands"))  # what a mesh's file names
 COMMANDS = (
     "run", "resume", "compare", "sweep", "find-rate", "label", "select", "predict", "evaluate", "audit", "export",
-    "report", "watch", "runs", "store", "party", "ledger", "personal", "plan", "draw", "check",
+    "report", "watch", "runs", "store", "party", "ledger", "personal", "forget", "plan", "draw", "check",
     "schema", "topologies", "verify", "plugins",
 )  # fmt: skip
 """Of kdmesh's own, which no plugin takes."""

@@ -198,6 +198,11 @@ class Store:
         return self._root.path
 
     @property
+    def root(self) -> Root:
+        """Its folder, for what looks through all entries at once."""
+        return self._root
+
+    @property
     def place(self) -> str:
         """Its folder, or its URL."""
         return str(self._root.path) if self._remote is None else self._remote.url
