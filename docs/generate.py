@@ -45,6 +45,7 @@ from kdmesh.spec import (
     PrivacySpec,
     ProgramItem,
     Ramp,
+    RetentionSpec,
     SamplingSpec,
     ShardSpec,
     StreamSpec,
@@ -690,6 +691,14 @@ train: {epochs: 20}
 placement: auto
 parties: {clinic: {agents: t, data: {csv: {path: clinic.csv, label: y}}}}
 participation: {quorum: 1}
+keep: {checkpoints: end}
+""",
+    RetentionSpec: """\
+checkpoints: end
+events: 90d
+texts: 30d
+answers: 365d
+personal: 2190d
 """,
     ParticipationSpec: """\
 fraction: 0.5
@@ -1326,6 +1335,7 @@ HEADINGS: dict[type[Strict], str] = {
     PartySpec: "`parties.NAME`",
     ParticipationSpec: "`participation`",
     PrivacySpec: "`parties.NAME.privacy`",
+    RetentionSpec: "`keep`",
 }
 EVENTS_HEAD = f"""\
 <!-- Written by `python docs/generate.py` from the code: change that. -->

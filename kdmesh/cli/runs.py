@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from kdmesh.report.run_folder import RunFolder
     from kdmesh.report.runs import Spare
 
 
@@ -27,8 +28,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--clean",
         action="store_true",
-        help="say what can go instead: checkpoints of finished runs, runs of more than a day ago that never began to "
-        "train, and files that a kill left half written",
+        help="say what can go instead: what is past its term (`keep`), checkpoints of finished runs, runs of more than "
+        "a day ago that never began to train, and files that a kill left half written",
     )
     command.add_argument("--yes", action="store_true", help="with --clean: delete it")
     command.set_defaults(execute=execute)
@@ -44,7 +45,7 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.files import to_json
     from kdmesh.report.folders import FINISHED, RUNNING, find, of_many, trials_of
     from kdmesh.report.grid import show
-    from kdmesh.report.runs import listed, row, row_of_many, spare
+    from kdmesh.report.runs import listed, row, row_of_many
 
     parent = Path(args.folder)
     found = [row(path, parent) for path in find(parent)]
@@ -52,7 +53,7 @@ def execute(args: argparse.Namespace) -> int:
         over = [path for path, _, status in of_many(parent) if status == FINISHED]
         trials = [row(path, parent) for root in over for path in trials_of(root)]
         every = [run for _, run in (*found, *trials) if run is not None]
-        return clean([one for run in every for one in spare(run)], args.yes, args.json)
+        return clean([one for run in every for one in going(run)], args.yes, args.json)
     many = [row_of_many(path, parent, what, status) for path, what, status in of_many(parent)]
     if args.json:
         print(to_json([one.record() for one in [*(one for one, _ in found), *many]], 2))
@@ -68,6 +69,18 @@ def execute(args: argparse.Namespace) -> int:
                 printable(f"{one.kind} {one.status}{how}{': kdmesh resume' if how else ':'} {one.path}", breaks=False)
             )
     return 0
+
+
+def going(run: RunFolder) -> list[Spare]:
+    """What of a run can go, or is past the term that its mesh declares."""
+    from kdmesh.engine.retention import due
+    from kdmesh.report.folders import FINISHED, size_of
+    from kdmesh.report.runs import Spare, spare
+
+    found = spare(run)
+    known = {one.path for one in found}
+    past = due(run.path, run.manifest.get("mesh") or {}) if run.status == FINISHED else {}
+    return [*found, *(Spare(run.path, one, size_of(one), why, True) for one, why in past.items() if one not in known)]
 
 
 def clean(spares: Sequence[Spare], yes: bool, as_json: bool) -> int:
@@ -95,11 +108,17 @@ def clean(spares: Sequence[Spare], yes: bool, as_json: bool) -> int:
 
 def _delete(one: Spare) -> str:
     """Delete what can still go, holding the run's folder; else why it stays."""
+    from kdmesh.contracts.run_files import MANIFEST
     from kdmesh.engine.lock import held
+    from kdmesh.engine.retention import expire
+    from kdmesh.files import read_json
     from kdmesh.report.runs import delete
 
     try:
         with held(one.run):
+            if one.past:
+                expire(one.run, (read_json(one.run / MANIFEST) or {}).get("mesh") or {})
+                return ""
             return delete(one)
     except MeshError as error:
         return f"stays: {error.what}"

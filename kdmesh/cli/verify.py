@@ -32,6 +32,14 @@ def _forgotten(root: Path) -> None:
         say(f"{count:,} {'sample was' if count == 1 else 'samples were'} forgotten on {one.get('time', '?')}{since}")
 
 
+def _expired(root: Path) -> None:
+    """Say what was deleted at the end of its term."""
+    from kdmesh.engine.retention import told
+
+    for one in told(root):
+        say(f"at the end of its term, on {one.get('time', '?')}, went {', '.join(map(str, one.get('expired', ())))}")
+
+
 def execute(args: argparse.Namespace) -> int:
     """Name what is wrong; exit code 1 where anything is."""
     from kdmesh.contracts.run_files import SUMS
@@ -41,6 +49,7 @@ def execute(args: argparse.Namespace) -> int:
     root = Path(args.run)
     found = verify(root)
     _forgotten(root)
+    _expired(root)
     of_sums = sha256(root / SUMS)
     if args.sum is not None and args.sum.strip().lower() != of_sums:
         found.faults.insert(0, f"{SUMS} is not the one whose sum was given: it has {of_sums}")

@@ -30,6 +30,7 @@ LATENCY = "latency.json"  # how long agents take to answer, measured in fresh pr
 RESULTS, SHEET = "results.json", "results.csv"  # the table of everything; it comes last
 SUMS = "sums.json"
 FORGOTTEN = "forgotten.jsonl"  # what was taken out of it since, a line for each time
+EXPIRED = "expired.jsonl"  # what was deleted at the end of its term, `keep`
 INTENT = "forgetting.json"  # which samples are being taken out, until that is done
 COMPARED, COMPARISON = "compare.json", "comparison.json"  # of a comparison: what was asked, and the table at its end
 SWEPT, SWEEP = "sweep.json", "sweep_result.json"  # of a sweep, likewise

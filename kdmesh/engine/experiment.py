@@ -20,6 +20,7 @@ from kdmesh.engine.launch import prepare, run_once, tell_placed, told
 from kdmesh.engine.lock import held
 from kdmesh.engine.progress import Progress, sizes
 from kdmesh.engine.resume import asked, refuse_finished
+from kdmesh.engine.retention import at_end
 from kdmesh.engine.stopping import AtOnce, stoppable
 from kdmesh.errors import HostLost, MeshError, RunFailed, RunPaused, frames_of
 from kdmesh.files import remedy
@@ -88,6 +89,8 @@ class Experiment:
                     raise told(error, self.request, start.folder) from error.__cause__
             ending.enter_context(stoppable(finished=True))  # from here to the end of the session
             self._page(monotonic() - since)
+            if self.outcome.folder is not None and not self.outcome.failed:
+                at_end(self.outcome.folder.root)
             failure = self._close()
             shown(self.outcome)
         if failure is not None:

@@ -67,6 +67,7 @@ def refuse_unrun(plan: Plan, registry: Registry, writers: Mapping[str, Any] | No
         refuse_until(plan, item, f"program.{number}")
     for name, stream in plan.spec.streams.items():
         _stream(stream, plan.at(f"streams.{name}"), name in (writers or {}))
+    _keep(plan)
     refuse_written(plan, writers or {})
     refuse_rollouts(plan)
     refuse_denominators(plan)
@@ -172,6 +173,20 @@ def _text(plan: Plan) -> None:
 def matched(edge: Edge) -> bool:
     """Whether an edge carries outputs that are compared, or combined, one by one with those of another model."""
     return edge.source != LABELS and edge.form != "hidden" and "spans" not in edge.needs and edge.as_ == "target"
+
+
+def _keep(plan: Plan) -> None:
+    """Terms of what the run does not make."""
+    keep, spec = plan.spec.keep, plan.spec
+    if keep is None:
+        return
+    if not keep.terms():
+        raise MeshError("names no term", where="keep", instead="keep: {checkpoints: end, texts: 30d}, or leave it out")
+    if keep.personal and (spec.data is None or spec.data.personal is None):
+        raise MeshError("no personal data is looked for, so there is no log", where="keep.personal", instead=OUT)
+    served = any(one.model is not None and one.model.name == "api" for one in spec.agents.values())
+    if keep.texts and not served and not any(one.generated_by or one.consensus_of for one in spec.streams.values()):
+        raise MeshError("no agent writes texts, and none is behind an endpoint", where="keep.texts", instead=OUT)
 
 
 def _stream(stream: StreamSpec, where: str, written: bool) -> None:

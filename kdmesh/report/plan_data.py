@@ -67,6 +67,7 @@ def plan_json(plan: Plan, offered: Registry | None = None) -> Row:
         "crossings": crossings(plan, offered or registry()),
         "parties": {name: party.model_dump(mode="json") for name, party in plan.spec.parties.items()},
         "participation": None if (asked := plan.spec.participation) is None else asked.model_dump(mode="json"),
+        "keep": None if plan.spec.keep is None else plan.spec.keep.model_dump(mode="json", exclude_none=True),
         "released": [_released(plan, one) for one in budgets.releases(plan)],
         "private": {name: _private(plan, name) for name in plan.private_agents},
         "disclosed": [one._asdict() for one in disclosed(plan)],

@@ -61,6 +61,7 @@ def plan_text(plan: Plan, offered: Registry | None = None, width: int = layout.P
         "Answers with noise, on an account": _released(data["released"], within),
         "What leaves its party, or reaches it": _disclosed(data["disclosed"], data["private"], within),
         "What crosses, where these are on different hosts": [said(row) for row in data["crossings"][:KINDS]],
+        "What the folder keeps no longer than": [f"{name}: {term}" for name, term in (data["keep"] or {}).items()],
         "Visible choices": [
             *_table(_choices(data, many), within, many),
             *([""] if spaces else []),

@@ -201,12 +201,13 @@ def amount(size: int) -> str:
 
 @dataclass(frozen=True)
 class Spare:
-    """What can go: a file or folder within the folder of a run, its size in bytes, and why."""
+    """What can go: a file or folder within the folder of a run, its size in bytes, and why; ``past`` its term."""
 
     run: Path
     path: Path
     size: int
     why: str
+    past: bool = False
 
 
 def spare(run: RunFolder, now: float | None = None) -> list[Spare]:

@@ -25,6 +25,7 @@ from kdmesh.spec.flows import ConsensusSpec, FlowSpec, HistorySpec, Ramp, TapRef
 from kdmesh.spec.mesh import HostSpec, MeshSpec
 from kdmesh.spec.parties import ParticipationSpec, PartySpec, PrivacySpec
 from kdmesh.spec.program import ProgramItem, Until
+from kdmesh.spec.retention import RetentionSpec
 from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainOverride, TrainSpec
 
@@ -53,6 +54,7 @@ __all__ = [
     "ProgramItem",
     "PruningRef",
     "Ramp",
+    "RetentionSpec",
     "RewardRef",
     "RuleRef",
     "SamplingSpec",

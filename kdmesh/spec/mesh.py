@@ -13,6 +13,7 @@ from kdmesh.spec.flows import ConsensusSpec, FlowSpec
 from kdmesh.spec.names import FORM, Name, unique
 from kdmesh.spec.parties import OWN, ParticipationSpec, PartySpec
 from kdmesh.spec.program import ProgramItem
+from kdmesh.spec.retention import RetentionSpec
 from kdmesh.spec.text import TextSpec
 from kdmesh.spec.train import TrainSpec
 
@@ -75,6 +76,10 @@ class MeshSpec(Strict):
     )
     participation: ParticipationSpec | None = Field(
         None, description="of parties: rounds in which not all of them take part; without it all are waited for"
+    )
+
+    keep: RetentionSpec | None = Field(
+        None, description="how long the run's folder keeps what is made of samples; by default all of it"
     )
 
     @field_validator("agents")
