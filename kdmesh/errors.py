@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from traceback import FrameSummary, TracebackException
 
 
@@ -28,6 +30,29 @@ TRACEBACK = "KDMESH_TRACEBACK"
 OURS = Path(__file__).parent
 INSTALLED = ("site-packages", "dist-packages")  # folders of packages, which may lie within Python's own
 LIBRARIES = {"torch", "numpy", "transformers", "pydantic", "pydantic_core", "pluggy", "ray"}
+
+
+_UNTOLD: ContextVar[bool] = ContextVar("untold", default=False)
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Within it :func:`quoted` tells of no value what it is: of data that may be personal."""
+    before = _UNTOLD.set(True)
+    try:
+        yield
+    finally:
+        _UNTOLD.reset(before)
+
+
+def may_quote() -> bool:
+    """Whether messages may say what data hold."""
+    return not _UNTOLD.get()
+
+
+def quoted(value: object, most: int = 40) -> str:
+    """A value of the data for a message, at most so long; where it may be personal only how long it is."""
+    return f"{value!r:.{most}}" if may_quote() else f"what is there ({len(str(value)):,} characters)"
 
 
 class MeshError(Exception):

@@ -14,6 +14,7 @@ from kdmesh.streams.texts import Texts
 from kdmesh.text.recognised import treatment
 
 if TYPE_CHECKING:
+    from kdmesh.personal.treatment import Treatment
     from kdmesh.spec.personal import PersonalSpec
     from kdmesh.streams.table import Table
 
@@ -31,11 +32,22 @@ def without_personal(table: Table, spec: PersonalSpec, part: str = "") -> Table:
     if not isinstance(table.x, Texts) and (made.columns == frozenset() or not known):
         what = "samples are numbers, and there is no column of texts to look at"
         raise MeshError(what, where=WHERE, instead="leave it out")
+    _refuse_names(table, made)
     log = Log(spec.action, key(), part)
     found, log.tally = treated(table, made, log.add)
     if not len(found):
         raise MeshError("every sample holds personal data", where=f"{WHERE}.action", instead="redact, or pseudonymise")
     return replace(found, personal=log, notes=[*found.notes, *log.told(), *_coverage(spec)])
+
+
+def _refuse_names(table: Table, made: Treatment) -> None:
+    """Names of classes stand in figures and pages: MeshError where one holds personal data."""
+    found = made.finder.find(table.labels)
+    if parts := next((own for own in found if own), None):
+        count = sum(map(bool, found))
+        what = f"{'a class' if count == 1 else f'{count:,} classes'} of {len(found):,} has personal data in its name"
+        what = f"{what} ({', '.join(sorted({one.kind for one in parts}))}), which figures and pages would say"
+        raise MeshError(what, where=WHERE, instead="classes that are called otherwise; `allow`, if it is none")
 
 
 def _coverage(spec: PersonalSpec) -> list[str]:

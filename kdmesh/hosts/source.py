@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
 
-from kdmesh.errors import FAULTS, MeshError
+from kdmesh.errors import FAULTS, MeshError, untold
 from kdmesh.graph.sources import below
 from kdmesh.hosts import guard
 from kdmesh.imports import maker
@@ -63,6 +63,10 @@ class Source:
         if spec.data is None and self.table is None:
             raise MeshError("this mesh names no data", where="data", instead="data: {dataset: digits}")
         data = spec.data or DataSpec.model_validate("python:given")
+        with untold() if data.personal is not None else nullcontext():
+            return self._loaded(plan, spec, data)
+
+    def _loaded(self, plan: Plan, spec: MeshSpec, data: DataSpec) -> tuple[Table, dict[str, Stream]]:
         try:
             table = self.table if self.table is not None else _read(data.dataset, "data.dataset", prepares(spec))
             table = self._without_personal(table, data)
@@ -86,10 +90,11 @@ class Source:
             raise
         except Exception as error:  # of a user's own data set
             raise MeshError(
-                f"the data set cannot be read: {type(error).__name__}: {error}",
+                f"the data set cannot be read: {type(error).__name__}"
+                f"{'' if data.personal is not None else f': {error}'}",
                 where="data.dataset",
                 instead="a data set that can be built and indexed",
-            ) from error
+            ) from (None if data.personal is not None else error)
         return table, streams
 
     def _without_personal(self, table: Table, data: DataSpec, part: str = "") -> Table:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdmesh.errors import MeshError, nearest
+from kdmesh.errors import MeshError, may_quote, nearest, quoted
 
 WORD_BITS = 23
 """Of a word's hash: so many bits that float32 holds the number exactly."""
@@ -68,8 +68,9 @@ class Cells:
                 value = np.nan if gap(cell, missing) else self.number(cell)
                 if value is None or np.isinf(value):
                     what = "is not finite" if value is not None else "is not a number"
-                    gone = f"`missing: [{json.dumps(str(cell))}]` where it stands for a gap, or {instead}"
-                    self.refuse(row, name, f"{cell!r:.40} {what}", gone if instead else "a finite number")
+                    gap_as = json.dumps(str(cell)) if may_quote() else "CELL"
+                    gone = f"`missing: [{gap_as}]` where it stands for a gap, or {instead}"
+                    self.refuse(row, name, f"{quoted(cell)} {what}", gone if instead else "a finite number")
                 found[row, place] = value
         return found
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from kdmesh.errors import MeshError, text_of
+from kdmesh.errors import MeshError, quoted, text_of
 from kdmesh.files import read
 from kdmesh.streams.cells import Cells, Values
 
@@ -153,7 +153,7 @@ class Group:
         if self.asked.get("unseen") != "ignore":
             odd = next((row for row, one in enumerate(words) if one is not None and one not in known), None)
             if odd is not None:
-                what = f"{words[odd]!r:.40} is none of the {len(known)} categories of train"
+                what = f"{quoted(words[odd])} is none of the {len(known)} categories of train"
                 instead = "one of these, or an agent trained with `unseen: ignore`" if learned else "unseen: ignore"
                 cells.refuse(odd, self.columns[place], what, instead)
         if self.asked["encode"] == "ordinal":

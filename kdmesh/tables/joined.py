@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, quoted
 from kdmesh.spec.parties import OWN
 from kdmesh.streams.table import no_labels
 from kdmesh.streams.texts import HIDDEN, Texts
@@ -97,7 +97,7 @@ def _classes(public: Table, part: Table, where: str) -> Table:
             raise MeshError(what, where=where, instead="the classes of `data`")
         return part
     if new := [name for name in part.labels if name not in public.labels]:
-        what = f"a class {new[0]!r} that the public data do not have"
+        what = f"a class {quoted(new[0])} that the public data do not have"
         raise MeshError(what, where=where, instead=f"one of: {', '.join(public.labels[:9])}")
     places = torch.tensor([public.labels.index(name) for name in part.labels])
     if part.kind == "classes":

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdmesh.errors import MeshError, nearest
+from kdmesh.errors import MeshError, may_quote, nearest, quoted
 from kdmesh.streams.cells import Cells
 from kdmesh.streams.checks import labels
 from kdmesh.streams.in_file import InFile, UnreadNumbers
@@ -70,7 +70,7 @@ class Rows:
         odd = next((value for value in filled if self.number(value) is None), filled[0])
         if {str(value).lower() for value in filled} <= {"true", "false"}:
             return "true and false, no numbers"
-        said = f"{odd if len(str(odd)) <= 20 else str(odd)[:17] + '...'!r} is not a number"
+        said = f"{quoted(odd if len(str(odd)) <= 20 else str(odd)[:17] + '...')} is not a number"
         if isinstance(odd, str) and self.number(odd.replace(",", ".")) is not None:
             said += " (a decimal point is needed)"
         count = self._numbers(column)
@@ -416,6 +416,8 @@ def cell(value: Any) -> Any:
 
 def shown(value: Any) -> str:
     """A value in a message."""
+    if not may_quote():
+        return quoted(value)
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 import torch
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, quoted
 from kdmesh.streams.host_memory import is_large
 from kdmesh.streams.table import Table, no_labels
 from kdmesh.streams.texts import Texts, UnreadSamples
@@ -253,6 +253,6 @@ def _tags(parts: list[Rows], samples: Texts, labels: list[str] | None, column: s
         for *_, tag in sample.spans or ():
             if tag not in tags:
                 known = "the given labels" if labels is not None else train.path
-                what = f"{rows.at(row, column)}: {tag!r} is no tag of {known}"
+                what = f"{rows.at(row, column)}: {quoted(tag)} is no tag of {known}"
                 raise MeshError(what, where=rows.where, instead=f"tags: {', '.join(tags)}")
     return tags
