@@ -50,7 +50,7 @@ def due(root: Path, mesh: dict[str, Any], now: float | None = None) -> dict[Path
     if not terms or not (root / RESULTS).is_file():
         return {}
     age = (time.time() if now is None else now) - begun(root)
-    found = {}
+    found: dict[Path, str] = {}
     for name, days in terms.items():
         if age >= days * DAY:
             said = "kept no longer than the run" if not days else f"past its term of {days} days"
