@@ -16,6 +16,7 @@ from kdmesh.hosts.modules import origin
 from kdmesh.plugins import registry
 from kdmesh.spec import DataSpec
 from kdmesh.streams.learned import LEARNED, Leak, Record, carried, changes, in_header, overlap, record, untold
+from kdmesh.streams.private import told_part
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
     from kdmesh.graph.plan import Plan
     from kdmesh.streams.stream import Stream
+    from kdmesh.streams.table import Table
 
 Learned = list[Record | None]
 """The records of some weights; None stands for something that is not known."""
@@ -38,12 +40,14 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
     data = plan.spec.data or DataSpec.model_validate("python:given")
     loaded: dict[str, Learned] = {}
     unknown: dict[str, None] = {}
+    tables = [found.table, *([told_part(found.table, found.streams)] if plan.withholding else [])]
     for owner in dict.fromkeys(plan.owner.values()):
         where, loaded[owner] = _loaded(plan, owner, modules)
         for one in loaded[owner]:
             try:
-                leak = None if one is None else overlap(one, found.table, found.streams)
-                why = "" if one is None else untold(one, found.table)
+                leaks = [overlap(one, table, found.streams) for table in tables] if one is not None else []
+                leak = next((one for one in leaks if one is not None), None)
+                why = min((untold(one, table) for table in tables), key=len) if one is not None else ""
             except ValueError:
                 one, leak, why = None, None, ""
             if one is None:
@@ -56,7 +60,7 @@ def trace(plan: Plan, found: Checked, modules: Mapping[str, nn.Module]) -> None:
                     f"whether the weights of {owner} have learned samples that are tested here is not known: of "
                     f"{one['source'] or one['dataset']}, from which they or their teachers learned, {why}"
                 )
-    found.learned = _everything(plan, found, loaded, data)
+    found.learned = _everything(plan, found, loaded, data, tables[-1])
     old = [name for name in unknown if _silent(plan, name)]
     if unknown and (data.seed or old):
         names = ", ".join(unknown if data.seed else old)
@@ -145,8 +149,13 @@ def _silent(plan: Plan, owner: str) -> bool:
     return config is not None and "learned_from" not in config
 
 
-def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: DataSpec) -> dict[str, Learned]:
-    """What each agent has learned when the run is over: of these data, of what it started from, of its teachers."""
+def _everything(
+    plan: Plan, found: Checked, loaded: dict[str, Learned], data: DataSpec, table: Table
+) -> dict[str, Learned]:
+    """What each agent has learned when the run is over: of these data, of what it started from, of its teachers.
+
+    ``table``: the samples of which a record may have sums.
+    """
     before: dict[str, dict[str, None]] = {}  # node -> those that it hears, follows, or starts like
     for edge in plan.edges:
         before.setdefault(edge.target, {})[edge.source] = None
@@ -164,7 +173,7 @@ def _everything(plan: Plan, found: Checked, loaded: dict[str, Learned], data: Da
             new = [other for other in before.get(node, ()) if other not in reached]
             reached.update(dict.fromkeys(new))
             waiting += new
-        learned: Learned = [_own(plan, found, data, reached, records)] if owner in plan.trainable else []
+        learned: Learned = [_own(plan, found, data, reached, records, table)] if owner in plan.trainable else []
         learned += [one for node in reached if node in plan.owner for one in loaded[plan.owner[node]]]
         begun[name] = [one for number, one in enumerate(learned) if one not in learned[:number]]
     return begun
@@ -175,7 +184,9 @@ def _divided(stream: Stream, agent: str) -> bool:
     return stream.shards is not None and stream.sees(agent)
 
 
-def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], records: dict[Parts, Record]) -> Record:
+def _own(
+    plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], records: dict[Parts, Record], table: Table
+) -> Record:
     """The record of the samples of this run that reach an agent or whom it hears; private ones are only counted."""
     parts: Parts = frozenset(
         (edge.stream, edge.target if _divided(found.streams[edge.stream], edge.target) else "")
@@ -195,5 +206,5 @@ def _own(plan: Plan, found: Checked, data: DataSpec, reached: Collection[str], r
             taught[found.streams["train"].rows] = True
         hidden = int((private & (taught | chose)).sum())
         learned, used = ((part & ~private).nonzero().flatten() for part in (taught, chose))
-        records[parts] = record(found.table, data, learned, used, hidden)
+        records[parts] = record(table, data, learned, used, hidden)
     return records[parts]

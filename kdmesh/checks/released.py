@@ -59,8 +59,20 @@ def prove(plan: Plan, found: Checked) -> None:
         _refuse_sorted(plan, found, private.stream, f"private training of {private.agent}")
     for party in plan.withholding:
         _afforded(plan, found, party)
+        _note_delta(plan, found, party, hidden)
     for private in private_steps(plan, found):
         found.mark(told(plan, private.agent, private.samples, private.steps))
+
+
+def _note_delta(plan: Plan, found: Checked, party: str, hidden: dict[str, list[str]]) -> None:
+    """Note a delta with which whole samples might be told, and the account be kept."""
+    seen = [found.streams[name].rows_for(agent) for agent in plan.hosts[party] for name in hidden.get(agent, ())]
+    samples, delta = len(torch.cat(seen).unique()), budgets.budget(plan, party).delta
+    if delta * samples >= 1:
+        what = (
+            f"{delta:g} is not below 1 / {samples:,}, one over how many samples {party} has: to tell one of them whole"
+        )
+        found.notes.append(f"parties.{party}.privacy.delta: {what} would keep to it; 1e-5, say, is usual")
 
 
 def asked(plan: Plan, found: Checked) -> list[Asked]:
@@ -100,21 +112,22 @@ def _times(plan: Plan, found: Checked, release: Release) -> int:
 def _afforded(plan: Plan, found: Checked, party: str) -> None:
     """Refuse what the budget cannot hold whatever is answered; note where it may not hold all."""
     budget, every = budgets.budget(plan, party), [one for one in asked(plan, found) if one.release.party == party]
-    least, most = ([cost for one in every for cost in getattr(one, which)] for which in ("least", "most"))
-    trained = [one for one in private_steps(plan, found) if one.party == party]
-    _affordable(budget, trained, f"parties.{party}.privacy.epsilon")
-    least, most = ([*some, *(one.cost for one in trained)] for some in (least, most))
     where = f"parties.{party}.privacy.epsilon"
+    trained = [one for one in private_steps(plan, found) if one.party == party]
+    _affordable(budget, trained, where)
+    least, most = ([cost for one in every for cost in getattr(one, which)] for which in ("least", "most"))
+    least, most = ([*some, *(one.cost for one in trained)] for some in (least, most))
     if (spent := epsilons(least, budget.delta)["rdp"]) > budget.epsilon:
-        told = ", ".join(f"{one.release.consensus}: {one.times:,} x {one.samples:,}" for one in every)
-        what = f"answers about so many samples ({told}) cost epsilon {spent:.4g}, at delta {budget.delta:g}"
+        told = ", ".join([f"{one.release.consensus}: {one.times:,} x {one.samples:,}" for one in every])
+        beside = f", beside private training ({_steps_of(trained)})," if trained else ""
+        what = f"answers about so many samples ({told}){beside} cost epsilon {spent:.4g}, at delta {budget.delta:g}"
         instead = "fewer samples, fewer rounds, or more noise"
         if len(least) == 1:
             sigma = calibrated(budget.epsilon, budget.delta, least[0].count, least[0].sensitivity)
             instead = f"sigma {math.ceil(sigma * 100) / 100:g}, fewer samples or fewer rounds"
         raise MeshError(f"{what}, more than the {budget.epsilon:g} that may be spent", where=where, instead=instead)
     if every:
-        found.mark(_told(plan, party, every, most))
+        found.mark(_told(plan, party, every, trained))
     if (spent := epsilons(most, budget.delta)["rdp"]) > budget.epsilon:
         what = f"where all samples are answered, that costs epsilon {spent:.4g} of {budget.epsilon:g}"
         found.notes.append(f"{where}: {what}; once it is spent, samples go without an answer")
@@ -124,30 +137,36 @@ def _affordable(budget: Budget, trained: list[Private], where: str) -> None:
     """Refuse more steps of private training than the budget holds; with what noise it would hold these."""
     if (spent := epsilons([one.cost for one in trained], budget.delta)["rdp"]) <= budget.epsilon:
         return
-    told = ", ".join(f"{one.agent}: {one.steps:,} steps, rate {one.mechanism.rate:.4g}" for one in trained)
-    what = f"private training ({told}) costs epsilon {spent:.4g}, at delta {budget.delta:g}, more than the "
+    what = f"private training ({_steps_of(trained)}) costs epsilon {spent:.4g}, at delta {budget.delta:g}, more than "
     instead = "fewer steps, smaller batches, or more noise"
     if len(trained) == 1:
         (one,) = trained
         sigma = calibrated(budget.epsilon, budget.delta, one.steps, 1.0, rate=one.mechanism.rate)
         instead = f"noise_multiplier: {math.ceil(sigma * 1000) / 1000:g}, fewer steps or smaller batches"
-    raise MeshError(f"{what}{budget.epsilon:g} that may be spent", where=where, instead=instead)
+    raise MeshError(f"{what}the {budget.epsilon:g} that may be spent", where=where, instead=instead)
 
 
-def _told(plan: Plan, party: str, every: list[Asked], most: list[Gaussian]) -> str:
+def _steps_of(trained: list[Private]) -> str:
+    return ", ".join(f"{one.agent}: {one.steps:,} steps, rate {one.mechanism.rate:.4g}" for one in trained)
+
+
+def _told(plan: Plan, party: str, every: list[Asked], trained: list[Private]) -> str:
     """The account to come, in words."""
     budget, privacy = budgets.budget(plan, party), plan.spec.parties[party].privacy
     assert privacy is not None
-    both = epsilons(most, budget.delta)
+    both = epsilons([*(cost for one in every for cost in one.most), *(one.cost for one in trained)], budget.delta)
     how = "; ".join(
         f"{one.release.consensus} ({one.release.rule}): {one.times:,} x {one.samples:,} samples, sigma "
         + " and ".join(f"{cost.sigma:g} at sensitivity {cost.sensitivity:.4f}" for cost in one.most)
         for one in every
     )
-    costs = f"epsilon {both['rdp']:.4f} by Renyi divergences, {both['exact']:.4f} exactly"
+    costs = f"epsilon {both['rdp']:.4f} by Renyi divergences"
+    if "exact" in both:
+        costs += f", {both['exact']:.4f} exactly"
+    beside = f", with private training of {' and '.join(one.agent for one in trained)}," if trained else ""
     return (
-        f"{party} answers with noise of its own: {how}; in all at most {costs}, at delta {budget.delta:g}, for one "
-        f"{privacy.unit} ({privacy.adjacency}); its budget is {budget.epsilon:g}"
+        f"{party} answers with noise of its own: {how}; in all{beside} at most {costs}, at delta {budget.delta:g}, for "
+        f"one {privacy.unit} ({privacy.adjacency}); its budget is {budget.epsilon:g}"
     )
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.backends._base import wait
+from kdmesh.checks.private_training import private_steps
 from kdmesh.errors import MeshError, nearest
 from kdmesh.graph import budgets
+from kdmesh.graph.digests import of_run
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.privacy.account import PartyAccount
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from kdmesh.backends._base import Work
+    from kdmesh.checks.checked import Checked
     from kdmesh.engine.context import RunContext
     from kdmesh.graph.plan import Plan
     from kdmesh.privacy.summary import Summary
@@ -76,6 +80,20 @@ def _opened(plan: Plan, at: dict[str, str], root: Path | None, runs: Path | None
     for one in found.values():
         one.check()
     return found
+
+
+def refuse_short(plan: Plan, found: Checked, accounts: Mapping[str, PartyAccount]) -> None:
+    """Refuse a run that would end for want of budget, in the middle of training that is private.
+
+    Where it may make fewer steps, it is begun: of rounds in which not all take part, and of training that may stop.
+    """
+    if plan.spec.participation is not None:
+        return
+    certain = [one for one in private_steps(plan, found) if plan.train(one.agent).early_stopping is None]
+    for party, one in accounts.items():
+        wanted = [(some.agent, some.mechanism, some.steps) for some in certain if some.party == party]
+        if wanted:
+            one.refuse_short(of_run(plan), wanted)
 
 
 def spent(run: RunContext) -> Work[dict[str, Summary]]:

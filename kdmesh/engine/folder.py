@@ -35,6 +35,7 @@ from kdmesh.files import inside, read_json, reason, sha256, write, write_all, wr
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.privacy.summary import line_of
 from kdmesh.spec.yaml12 import dump
+from kdmesh.streams.private import told_part
 
 if TYPE_CHECKING:
     from kdmesh.checks.checked import Checked
@@ -215,9 +216,8 @@ def _version(package: str) -> str:
 
 def made_of(plan: Plan, checked: Checked) -> dict[str, Any]:
     """What runs of one mesh that are compared have alike, on any split: sums of data, weights, folders, code."""
-    table = checked.table
     known = manifest(plan, checked)
-    data = {"source": table.source, "samples": len(table), **table.fingerprint}
+    data = {name: known["data"][name] for name in ("source", "samples", *checked.table.fingerprint)}
     return {"data": data, **{part: known[part] for part in ("teachers", "inputs", "code", "plugins")}}
 
 
@@ -233,7 +233,7 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
             "source": table.source,
             "licence": table.licence,
             "samples": len(table),
-            **table.fingerprint,
+            **(told_part(table, checked.streams) if plan.withholding else table).fingerprint,
             **({"personal": table.personal.counts()} if table.personal is not None else {}),
             **({"canaries": table.planted.counts()} if table.planted is not None else {}),
             "streams": {name: len(stream.rows) for name, stream in checked.streams.items()},

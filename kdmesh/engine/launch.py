@@ -15,7 +15,7 @@ from kdmesh.backends.processes import guard, new_folder, new_mark
 from kdmesh.contracts import events as kinds
 from kdmesh.contracts.run_files import ENDPOINTS, FAULT, PLACEMENT
 from kdmesh.engine import dropping, notes, spent
-from kdmesh.engine.accounts import simulated
+from kdmesh.engine.accounts import refuse_short, simulated
 from kdmesh.engine.check import examine
 from kdmesh.engine.checkpoint import Checkpoints
 from kdmesh.engine.costs import declared
@@ -77,6 +77,7 @@ def prepare(request: Request, session: Session) -> Prepared:
     checked = examine(
         plan, request.modules, request.table, here, request.writers, request.store, began=began, sizes=request.sizes
     )
+    refuse_short(plan, checked, accounts)
     chosen = choose_backend(plan, checked, request.modules, session, request.ray_address)
     placed = settle(plan, checked, request.modules, session)
     if session.name == "inline":

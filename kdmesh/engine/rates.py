@@ -66,6 +66,9 @@ def find_rate(request: Request, agent: str | None, low: float, high: float, upda
     """
     _bounds(low, high, updates)
     plan = make_plan(request.spec, registry())
+    for party in plan.withholding:
+        what = f"{party} has a privacy budget, and losses at each rate are made of its samples, without noise"
+        raise MeshError(what, where=f"parties.{party}.privacy", instead="a mesh of public samples")
     name = _chosen(plan, agent)
     settings = plan.train(name)
     gamma = (high / low) ** (1 / (updates - 1))

@@ -37,7 +37,11 @@ def mechanism(plan: Plan, agent: str, samples: int) -> DPSGD:
     train = plan.train(agent)
     assert train.private is not None
     rate = min(1.0, train.batch_size / samples)
-    return DPSGD(train.private.max_grad_norm, train.private.noise_multiplier, rate)
+    try:
+        return DPSGD(train.private.max_grad_norm, train.private.noise_multiplier, rate)
+    except MeshError as error:  # the sampler's bounds: a product of the two settings
+        what = f"`noise_multiplier` times `max_grad_norm`, the noise's deviation, {error.what}"
+        raise MeshError(what, where=_where(plan, agent), instead=error.instead) from None
 
 
 def told(plan: Plan, agent: str, samples: int, steps: int) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from kdmesh.errors import FAULTS, MeshError
 from kdmesh.hosts import build
 from kdmesh.hosts.agent import reseed
-from kdmesh.hosts.per_sample import PerSample, refuse_layers, refuse_unproved
+from kdmesh.hosts.per_sample import PerSample, refuse_layers, refuse_meeting, refuse_unproved
 from kdmesh.hosts.standing import StandIn
 from kdmesh.hosts.terms import Term
 from kdmesh.signals.lazy import dense
@@ -164,15 +164,19 @@ def prove(module: nn.Module, reading: Preprocessor, streams: Mapping[str, Stream
         like = reading.samples(agent, torch.arange(1))
         assert isinstance(like, Tensor)
         drawn = torch.randn(PROVED, *like.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        return refuse_unproved(module, drawn, [drawn[one : one + 1] for one in range(PROVED)], where)
+        refuse_unproved(module, drawn, [drawn[one : one + 1] for one in range(PROVED)], where)
+        return refuse_meeting(module, drawn, [drawn[[0, *[one] * (PROVED - 1)]] for one in range(1, PROVED)], where)
     rows = streams["train"].rows
     for stream in streams.values():
         rows = rows[~torch.isin(rows, stream.rows)] if stream.private else rows
     if not len(rows):
         rows = streams["validation"].rows
     encoded, places = reading.encoded(agent, rows[:PROVED]), torch.arange(min(PROVED, len(rows)))
-    alone = [encoded.batch(places[one : one + 1]) for one in places.tolist()]
-    return refuse_unproved(module, encoded.batch(places), alone, where)
+    whole, alone = encoded.batch(places), [encoded.batch(places[one : one + 1]) for one in places.tolist()]
+    refuse_unproved(module, whole, alone, where)
+    beside = (encoded.batch(torch.tensor([0, *[one] * (len(places) - 1)])) for one in places.tolist())
+    alike = [batch for batch in beside if batch.ids.shape == whole.ids.shape]  # else other numbers are drawn
+    return refuse_meeting(module, whole, alike, where)
 
 
 def _refuse_objective(host: HostState, edge: Any) -> None:

@@ -3,7 +3,8 @@
 A sample's gradient is of the loss of that sample alone. The hooks make it of what passes each layer, row by row, so
 that it is that only where rows do not meet: not in batch normalisation, nor in a layer that is called with one row for
 all, nor where weights are used past their layer. So before the first step it is compared, on random samples, with the
-gradient that each sample has by itself.
+gradient that each sample has by itself. That is done with nothing drawn; and as the module trains, with what it draws,
+it is tried that a sample's answer is the same whoever else is in its batch, and that the module keeps nothing of them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.errors import MeshError
+from kdmesh.hosts import guard
 from kdmesh.signals.lazy import dense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 NEEDS = "pip install 'kdmesh[privacy]'"
 CLOSE = 1e-6  # relative to the largest gradient, in float64
@@ -169,6 +171,39 @@ def refuse_unproved(module: nn.Module, samples: Any, alone: Any, where: str) -> 
             raise MeshError(what, where=where, instead="another model, or freeze that layer")
 
 
+def refuse_meeting(module: nn.Module, samples: Any, others: Iterable[Any], where: str) -> None:
+    """Refuse a module that, as it trains, answers a sample otherwise beside others, or keeps something of its samples.
+
+    ``others``: batches of the shape of ``samples`` and with its first sample, beside others of which none is private.
+    """
+    twin = copy.deepcopy(module).to("cpu", torch.float64).train()
+    before = {name: value.clone() for name, value in _kept(twin)}
+
+    def first(batch: Any) -> Tensor:
+        with torch.no_grad(), guard.seeded(0):  # what is drawn is the same, whatever it is drawn for
+            return _answers(twin(batch))[0].double()
+
+    try:
+        alike = [first(samples), *map(first, others), first(samples)]
+    except Exception as error:
+        message = next(iter(str(error).splitlines()), type(error).__name__)
+        what = f"it cannot be tried whether samples meet in this model as it trains: {message}"
+        raise MeshError(what, where=where, instead="another model") from error
+    limit = CLOSE * max(float(alike[0].abs().max()), 1e-12)
+    if any(not float((one - alike[0]).abs().max()) <= limit for one in alike[1:]):
+        what = "what it answers to a sample as it trains depends on others, in the batch or before, so that none has a"
+        what += " gradient of its own"
+        raise MeshError(what, where=where, instead="a model in which samples do not meet")
+    for name, value in _kept(twin):
+        if name not in before or value.shape != before[name].shape or not torch.equal(value, before[name]):
+            what = f"{name} changes with what the model is given, and would keep of samples what has no noise"
+            raise MeshError(what, where=where, instead="a model that keeps nothing of what it sees")
+
+
+def _kept(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
 def _twin(module: nn.Module) -> nn.Module:
     """The module in float64, with nothing drawn; layers with weights are told that they train, which hooks want."""
     twin = copy.deepcopy(module).to("cpu", torch.float64).eval()
@@ -189,9 +224,13 @@ def _plain(twin: nn.Module, sample: Any) -> list[Tensor]:
 
 def _scalar(answers: Any) -> Tensor:
     """A number that each output moves otherwise: the sum over samples of one of each."""
-    value = dense(answers[0] if isinstance(answers, tuple) else getattr(answers, "logits", answers)).double()
+    value = _answers(answers).double()
     weights = torch.linspace(0.5, 1.5, value[0].numel(), dtype=value.dtype).view(value.shape[1:])
     return (value.square() * weights).sum()
+
+
+def _answers(answers: Any) -> Tensor:
+    return dense(answers[0] if isinstance(answers, tuple) else getattr(answers, "logits", answers))
 
 
 def _version() -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kdmesh.backends.calls import STAYS, Calls, Stay, Unlike
 from kdmesh.backends.wire import Garbled, pack, unpack
 from kdmesh.contracts.run_files import PERSONAL
-from kdmesh.engine.accounts import own
+from kdmesh.engine.accounts import own, refuse_short
 from kdmesh.engine.check import examine
 from kdmesh.engine.launch import blueprint
 from kdmesh.engine.request import Request
@@ -149,6 +149,7 @@ class Member:
         plan = make_plan(spec, registry())
         others = {name: size for name, size in sizes.items() if name in spec.parties and name != self.name}
         checked = examine(plan, sizes=others)
+        refuse_short(plan, checked, self.accounts)
         if checked.table.personal is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             write(self.folder / PERSONAL, checked.table.personal.text())

@@ -18,7 +18,7 @@ from kdmesh.errors import MeshError
 from kdmesh.privacy import keys
 from kdmesh.privacy.ledger import Budget, Ledger, Title, read
 from kdmesh.privacy.releasing import Answering, Desk
-from kdmesh.privacy.steps import Charged, Rehearsed, Steps
+from kdmesh.privacy.steps import Charged, Rehearsed, Steps, charged, paid
 from kdmesh.privacy.summary import summary
 
 if TYPE_CHECKING:
@@ -88,6 +88,24 @@ class PartyAccount:
         secret = self._secret()
         with Ledger(self.folder / LEDGER, self._title(secret), self.head) as ledger:
             self.head = ledger.account.head
+
+    def refuse_short(self, mesh: str, wanted: Sequence[tuple[str, DPSGD, int]]) -> None:
+        """MeshError where there is no room for so many steps of agents, those left out that were paid for."""
+        ledger = read(self.folder / LEDGER, self.head)
+        more = []
+        for agent, mechanism, steps in wanted:
+            before = paid(ledger, charged(mechanism, [], self.party, mesh).purpose, agent)
+            more.append(mechanism.costs(max(0, steps - before)))
+        if ledger.affords(*more):
+            return
+        asked = " and ".join(f"{cost.count:,} of {agent}" for cost, (agent, *_) in zip(more, wanted, strict=True))
+        what = f"epsilon {ledger.spent():.4g} of {self.budget.epsilon:g} is spent (delta {self.budget.delta:g}), and"
+        what += f" the steps to come, {asked}, would make it {ledger.spent(more):.4g}"
+        instead = "fewer steps, or more noise"
+        if len(more) == 1:
+            room = ledger.room(more[0].sensitivity, more[0].sigma, more[0].count, more[0].rate)
+            instead = f"{room:,} steps, or more noise" if room else "more noise: for none of these is there room"
+        raise MeshError(what, file=str(ledger.path), where="budget", instead=instead)
 
     def answer(
         self, mechanism: Answering, mesh: str, queries: Sequence[str], values: np.ndarray

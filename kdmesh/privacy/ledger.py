@@ -38,6 +38,7 @@ from kdmesh.privacy.sensitivity import ADD_REMOVE, ADJACENCIES, SAMPLE, UNITS, Z
 VERSION = 1
 FIRST = "0" * 64  # what the first line is bound to
 HEAD, LOCK, PRIVATE = ".head", ".lock", ".private"  # beside a ledger, after its name
+PATIENCE = 60.0  # seconds that a process waits for another that writes; a charge takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -498,13 +499,24 @@ class Ledger:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """The lock of a ledger, held. MeshError where another process holds it."""
+    """The lock of a ledger, held. MeshError where another process holds it for long."""
     beside = path.with_name(path.name + LOCK)
     file = open(os.open(beside, os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115
-    if not files.lock(file):
+    try:
+        hold(file, path)
+    except BaseException:
         file.close()
-        raise MeshError("is in use by another process", file=str(path), instead="one process at a time")
+        raise
     return file
+
+
+def hold(file: IO[bytes], path: Path) -> None:
+    """Lock an open file once others let it go. MeshError, of ``path``, for who does not for long."""
+    until = time.monotonic() + PATIENCE
+    while not files.lock(file):
+        if time.monotonic() >= until:
+            raise MeshError("is in use by another process", file=str(path), instead="one process at a time")
+        time.sleep(0.02)
 
 
 def _another(there: Title, title: Title, path: Path) -> MeshError:

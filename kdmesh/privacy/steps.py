@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from kdmesh import files
 from kdmesh.errors import MeshError
-from kdmesh.privacy.ledger import Charge
+from kdmesh.privacy.ledger import Charge, hold
 from kdmesh.privacy.mechanisms import dp_sgd
 
 if TYPE_CHECKING:
     import numpy as np
 
     from kdmesh.privacy.keys import Secret
-    from kdmesh.privacy.ledger import Ledger
+    from kdmesh.privacy.ledger import Account, Ledger
     from kdmesh.privacy.mechanisms.dp_sgd import DPSGD
 
 BLOCK = 100  # steps that are charged at a time
@@ -86,6 +86,18 @@ class Rehearsed:
         return made
 
 
+def charged(mechanism: DPSGD, names: Iterable[str], noise_by: str, mesh: str) -> Charge:
+    """What steps of some names are charged as."""
+    cost, queries = mechanism.costs(1), dict.fromkeys(names, "")
+    return Charge(dp_sgd.NAME, {}, cost.sensitivity, cost.sigma, noise_by, mesh, queries, cost.rate)
+
+
+def paid(account: Account, purpose: str, agent: str) -> int:
+    """How many steps of an agent were charged."""
+    charges = [line.charge.queries for line in account.lines if line.charge.purpose == purpose]
+    return sum(one.startswith(f"{agent}, ") for queries in charges for one in queries)
+
+
 @dataclass
 class Charged(Rehearsed):
     """Steps on an account.
@@ -117,23 +129,14 @@ class Charged(Rehearsed):
 
     def _charge(self, names: list[str]) -> None:
         with self.ledger() as ledger:
-            cost = self.mechanism.costs(1)
-            charge = Charge(
-                *(dp_sgd.NAME, {}, cost.sensitivity, cost.sigma, self.noise_by, self.mesh),
-                dict.fromkeys(names, ""),
-                cost.rate,
-            )
-            if not any(self._mine(line.charge, charge.purpose) for line in ledger.account.lines):
+            charge = charged(self.mechanism, names, self.noise_by, self.mesh)
+            if not paid(ledger.account, charge.purpose, self.agent):
                 self._begin()
             elif files.found_at(self.journal) != "file":
                 what = "is gone, and steps were charged: nobody knows any more with which sums they were released"
                 raise MeshError(what, file=str(self.journal), instead="the file; or another seed, paid for anew")
             ledger.charge(charge)
         self._paid.update(names)
-
-    def _mine(self, charge: Charge, purpose: str) -> bool:
-        """Whether a charge is of steps of this agent."""
-        return charge.purpose == purpose and any(one.startswith(f"{self.agent}, ") for one in charge.queries)
 
     def _begin(self) -> None:
         """Have a journal, before the first charge."""
@@ -147,8 +150,7 @@ class Charged(Rehearsed):
         """Have the disk hold what is released; MeshError where that was another sum."""
         key = hashlib.sha256(name.encode()).hexdigest()[:_NAMED]
         with open(os.open(self.journal, os.O_RDWR | os.O_APPEND), "r+b", buffering=0) as file:
-            if not files.lock(file):
-                raise MeshError("is in use by another process", file=str(self.journal), instead="one run at a time")
+            hold(file, self.journal)
             self._catch_up(file.fileno())
             if (known := self._released.get(key)) == tag:
                 return
@@ -156,8 +158,9 @@ class Charged(Rehearsed):
                 found = f"step {name!r} was released with another sum of gradients, which the two would tell"
                 instead = "the machine, threads and versions of that run; or another seed, which is paid for anew"
                 raise MeshError(found, file=str(self.journal), instead=instead)
-            line = f"{key} {tag}\n".encode("ascii")
-            os.write(file.fileno(), line)
+            line = rest = f"{key} {tag}\n".encode("ascii")
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[os.write(file.fileno(), rest) :]
             os.fsync(file.fileno())
             self._released[key], self._read = tag, self._read + len(line)
 

@@ -79,5 +79,12 @@ def own_part(
     )
 
 
+def told_part(table: Table, streams: dict[str, Stream]) -> Table:
+    """The table as one has it to whom nothing private belongs. Of it sums may be told; those of private samples say
+    whether a guess of one is right to whoever knows the others.
+    """
+    return own_part(table, streams, ())
+
+
 def _blanked(x: Tensor, blank: Tensor) -> Tensor:
     return torch.where(blank.view(-1, *[1] * (x.dim() - 1)), torch.nan, x)

@@ -12,12 +12,14 @@ from torch import nn
 
 from kdmesh.engine import accounts, teach
 from kdmesh.engine.check import examine
+from kdmesh.engine.folder import manifest
 from kdmesh.engine.launch import run_once
+from kdmesh.engine.rates import find_rate
 from kdmesh.engine.request import Request
 from kdmesh.errors import MeshError
 from kdmesh.graph.planner import make_plan
 from kdmesh.hosts.noised import Noised
-from kdmesh.hosts.per_sample import PerSample, refuse_unproved
+from kdmesh.hosts.per_sample import PerSample, refuse_meeting, refuse_unproved
 from kdmesh.plugins import registry
 from kdmesh.privacy import keys
 from kdmesh.privacy.accounting import Gaussian, epsilons
@@ -146,6 +148,28 @@ class Past(nn.Module):
         return self.one(x[:, :6]) @ self.one.weight
 
 
+class Trains(nn.Module):
+    """Does something else while it trains."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.body, self.head, self.how = nn.Sequential(nn.Linear(8, 6)), nn.Sequential(nn.Linear(6, 3)), how
+        self.register_buffer("seen", torch.zeros(6))
+        self.calls = 0
+
+    def forward(self, x):
+        x = self.body(x)
+        if self.training and self.how == "drops":
+            x = nn.functional.dropout(x, 0.5)
+        if self.training and self.how == "meets":
+            x = x - x.mean(0)
+        if self.training and self.how == "keeps":
+            self.seen.copy_(0.9 * self.seen + 0.1 * x.detach().mean(0))
+        if self.training and self.how == "remembers":
+            x, self.seen = x + self.seen, x.detach().mean(0)
+        return self.head(x)
+
+
 def samples():
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return x, [x[row : row + 1] for row in range(3)]
@@ -159,6 +183,46 @@ def test_one_row_for_all_samples_has_a_gradient_for_each():
 def test_what_the_library_gets_wrong_is_refused(module):
     with pytest.raises(MeshError, match=r"what opacus 1\.6\.0 gives as a sample's gradient of"):
         refuse_unproved(module, *samples(), "agents.s.model")
+
+
+def beside():
+    x = samples()[0]
+    return x, [x[[0, 1, 1]], x[[0, 2, 2]]]
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ("meets", "depends on others, in the batch or before"),
+        ("remembers", "depends on others, in the batch or before"),
+        ("keeps", "seen changes with what the model is given"),
+    ],
+)
+def test_what_samples_do_to_one_another_only_in_training_is_refused(how, what):
+    refuse_unproved(Trains(how), *samples(), "agents.s.model")
+    with pytest.raises(MeshError, match=what):
+        refuse_meeting(Trains(how), *beside(), "agents.s.model")
+
+
+def test_what_a_model_draws_is_no_meeting():
+    refuse_meeting(Trains("drops"), *beside(), "agents.s.model")
+
+
+def test_a_model_that_keeps_what_it_sees_does_not_train_privately():
+    fields = mesh({f"{__name__}:Keeps": {}})
+    assert "seen changes with what the model is given" in refused(fields)
+
+
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+        self.register_buffer("seen", torch.zeros(64))
+
+    def forward(self, x):
+        if self.training:
+            self.seen = 0.9 * self.seen + 0.1 * x.detach().flatten(1).mean(0)
+        return self.head(x.flatten(1))
 
 
 def test_the_hooks_leave_a_module_as_it_was():
@@ -322,6 +386,10 @@ FROZEN = {"t": {"model": MLP, "update": "frozen"}}
         (mesh(train__precision="bf16"), "is proved in fp32 alone"),
         (mesh(private={**DP, "noise_multiplier": 0}), "noise_multiplier"),
         (
+            mesh(private={**DP, "noise_multiplier": 1e-9}),
+            "agents.s.train.private: `noise_multiplier` times `max_grad_norm`, the noise's deviation, is 5e-10",
+        ),
+        (
             mesh(agents={"v": {"weights_of": "s"}}, parties__clinic={"agents": ["s", "v"], "privacy": BUDGET}),
             "of the same weights",
         ),
@@ -386,3 +454,93 @@ def test_the_noise_that_is_said_to_do_does():
     said = refused(mesh(train__steps=9000))
     sigma = float(said.split("noise_multiplier: ")[1].split(",")[0])
     assert examine(make_plan(parse(mesh(train__steps=9000, private={**DP, "noise_multiplier": sigma})), registry()))
+
+
+# -- on one account with votes, and on one that is nearly spent --------------------------------------------------------
+
+
+def drawn(count):
+    """Rows of a table, each with its label."""
+    values = np.random.default_rng(count).normal(size=(count, 2)).round(3).tolist()
+    return [[str(x), str(y), "ab"[x > 0]] for x, y in values]
+
+
+def clinic(folder, rows, flows=({**OWN, "stream": "own"},), **more):
+    """A mesh of public rows, and of rows that a party has in a file of its own."""
+
+    def csv(name, rows):
+        (folder / name).write_text("\n".join(["x,y,kind", *map(",".join, rows)]))
+        return {"csv": {"path": str(folder / name), "label": "kind"}}
+
+    data = {"dataset": csv("public.csv", drawn(60)), "transfer": 20}
+    made = mesh(flows=flows, data=data, train__batch_size=10, **{"streams": {}, **more})
+    made["parties"]["clinic"]["data"] = csv("own.csv", rows)
+    return made
+
+
+VOTES = {
+    "agents": {"v": {"model": MLP, "count": 3}, "reader": {"model": MLP}},
+    "streams": {"parts": {"of": "own", "shards": {"by": "iid", "of": ["v[*]"]}}},
+    "parties__clinic": {"agents": ["s", "v[*]"], "privacy": BUDGET},
+    "flows": [
+        {**OWN, "stream": "own"},
+        {"from": "labels", "to": "v[*]", "objective": "ce", "stream": "parts"},
+        {"from": "v[*]", "to": "counted", "stream": "transfer"},
+        {"from": "counted", "to": "reader", "objective": "kl", "stream": "transfer"},
+        {"from": "s", "to": "reader", "objective": "kl", "stream": "transfer"},
+    ],
+}
+
+
+def test_a_party_trains_privately_and_votes_on_one_account(tmp_path):
+    fields = clinic(tmp_path, drawn(100), **VOTES, consensus={"counted": {"rule": {"gnmax": {"sigma": 40}}}})
+    found = examine(make_plan(parse(fields), registry()))
+    most = epsilons([Gaussian(0.5, 0.6, 12, 0.1), Gaussian(2**0.5, 40, 20)], 1e-5)["rdp"]
+    (told,) = [note for note in found.marks if "answers with noise of its own" in note]
+    assert f"in all, with private training of s, at most epsilon {most:.4f} by Renyi divergences, at delta" in told
+    account(fields, tmp_path)
+    assert ran(fields, tmp_path)["privacy"]["clinic"]["rdp"] == pytest.approx(most, rel=1e-12)
+    fields = clinic(tmp_path, drawn(100), **VOTES, consensus={"counted": {"rule": {"gnmax": {"sigma": 2}}}})
+    assert "beside private training (s: 12 steps, rate 0.1), cost epsilon" in refused(fields)
+
+
+def test_a_run_that_the_ledger_has_no_room_for_is_not_begun(tmp_path):
+    """A block of 100 steps would be spent before the next found no room."""
+    short, long = mesh(train__steps=60), mesh(train__steps=150)
+    spent, after = (epsilons([Gaussian(0.5, 0.6, steps, 0.1)], 1e-5)["rdp"] for steps in (60, 210))
+    account(short, tmp_path)
+    ran(short, tmp_path)
+    size = (tmp_path / "clinic" / "ledger").stat().st_size
+    with pytest.raises(MeshError) as error:
+        ran(long, tmp_path)
+    said = str(error.value)
+    assert f"epsilon {spent:.4g} of 8 is spent (delta 1e-05), and the steps to come, 150 of s" in said
+    assert f"would make it {after:.4g}" in said
+    assert (tmp_path / "clinic" / "ledger").stat().st_size == size
+    assert ran(short, tmp_path)["privacy"]["clinic"]["answers"] == 60  # they are paid for
+
+
+def test_a_delta_that_samples_might_be_told_with_is_noted():
+    notes = examine(make_plan(parse(mesh(parties__clinic__privacy={**BUDGET, "delta": 0.01})), registry())).notes
+    assert [note for note in notes if "0.01 is not below 1 / 300" in note]
+    assert not [note for note in examine(make_plan(parse(mesh()), registry())).notes if "is not below" in note]
+
+
+def test_no_rate_is_found_by_private_samples():
+    with pytest.raises(MeshError, match="losses at each rate are made of its samples, without noise"):
+        find_rate(Request(parse(mesh()), "inline"), "s", 1e-5, 1.0, 30)
+
+
+@pytest.mark.parametrize("changed", [(0, "0.5"), (2, "b")], ids=["a value", "a label"])
+def test_no_sum_tells_whether_a_private_sample_was_guessed(tmp_path, changed):
+    """Who knows all samples but one would try each guess against a hash of all."""
+    (column, value), own = changed, drawn(100)
+    row = next(n for n, one in enumerate(own) if one[column] != value)
+    other = [one if n != row else [*one[:column], value, *one[column + 1 :]] for n, one in enumerate(own)]
+    made = []
+    for rows in (own, other):
+        plan = make_plan(parse(clinic(tmp_path, rows)), registry())
+        found = examine(plan)
+        made.append((found.table.fingerprint, found.learned, manifest(plan, found)["data"]))
+    assert made[0][0] != made[1][0]
+    assert made[0][1:] == made[1][1:] and made[0][1]["s"][0]["x_sha256"]

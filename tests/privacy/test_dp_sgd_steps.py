@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from itertools import product
 
 import numpy as np
@@ -156,6 +157,17 @@ def test_a_line_that_was_cut_off_was_of_nothing_released(tmp_path):
         again.release("train", 2, 9, np.arange(4) + 5)
         with pytest.raises(MeshError, match="another sum"):
             again.release("train", 1, 9, np.arange(4) + 5)
+
+
+def test_a_line_that_the_disk_takes_in_parts_is_whole(tmp_path, monkeypatch):
+    """A disk that is nearly full takes some bytes, and is no error yet."""
+    one, write = steps(tmp_path), os.write
+    one.release("train", 0, 9, np.arange(4))
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:20]))
+    one.release("train", 1, 9, np.arange(4))
+    monkeypatch.undo()
+    with pytest.raises(MeshError, match="another sum"):
+        steps(tmp_path).release("train", 1, 9, np.arange(4) + 1)
 
 
 def test_without_its_journal_and_beyond_its_budget_nothing_is_released(tmp_path):

@@ -179,12 +179,22 @@ def test_a_rolled_back_head_is_refused_and_a_remembered_one_finds_both_rolled_ba
             way()
 
 
-def test_one_process_at_a_time_writes(path):
+def test_who_finds_another_at_it_waits(path, monkeypatch):
+    """Two runs may charge at one time."""
+    tries, lock = iter([False, False]), files.lock
+    monkeypatch.setattr(files, "lock", lambda file: next(tries, True) and lock(file))
+    with Ledger(path, TITLE) as ledger:
+        assert ledger.charge(charge("q")).number == 1 and next(tries, True)
+
+
+def test_one_process_at_a_time_writes(path, monkeypatch):
+    monkeypatch.setattr("kdmesh.privacy.ledger.PATIENCE", 0)
     with Ledger(path, TITLE) as ledger:
         ledger.charge(charge("q"))
         with pytest.raises(MeshError, match="is in use by another process"):
             Ledger(path, TITLE)
         code = "import sys; from pathlib import Path; from kdmesh.privacy.ledger import *\n"
+        code += "import kdmesh.privacy.ledger as module; module.PATIENCE = 0\n"
         code += "Ledger(Path(sys.argv[1]), Title('hospital_a', 'a key', 'sample', 'replace', Budget(8.0, 1e-5)))"
         done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
         assert done.returncode and "is in use by another process" in done.stderr

@@ -18,7 +18,7 @@ from kdmesh.hosts.source import Source
 from kdmesh.personal.samples import fields
 from kdmesh.plugins import registry
 from kdmesh.streams.contents import digests
-from kdmesh.streams.private import learnable
+from kdmesh.streams.private import learnable, told_part
 from kdmesh.streams.texts import AT_ONCE, Texts
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def asked(
     plan = make_plan(spec, registry())
     with plan.naming():
         table, streams = Source(given).load(plan)
-    _same(root, table)
+    _same(root, plan, table, streams)
     left_out = _left_out(table)
     rows = sorted({*_rows(ids, column, table, left_out), *pending})
     numbers = [row - sum(one < row for one in left_out) for row in rows if row not in left_out]
@@ -100,9 +100,10 @@ def asked(
     )  # fmt: skip
 
 
-def _same(root: Path, table: Table) -> None:
+def _same(root: Path, plan: Plan, table: Table, streams: dict[str, Stream]) -> None:
     known = (read_json(root / MANIFEST) or {}).get("data") or {}
-    if {name: known.get(name) for name in table.fingerprint} != table.fingerprint:
+    told = (told_part(table, streams) if plan.withholding else table).fingerprint  # as the run wrote it
+    if {name: known.get(name) for name in told} != told:
         what = "the data set has other samples now than the run had, by their sha256, so that ids mean others"
         raise MeshError(what, where="RUN", instead="the files as they were: forget first, then take the samples out")
 

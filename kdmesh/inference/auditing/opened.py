@@ -16,6 +16,7 @@ from kdmesh.graph.reach import behind
 from kdmesh.hosts.source import Source
 from kdmesh.inference.trained import Trained
 from kdmesh.plugins import registry
+from kdmesh.streams.private import told_part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +90,8 @@ def opened(root: Path, spec: MeshSpec) -> Opened:
         raise MeshError(what, where="RUN", instead="a run that classifies samples, or models texts")
     table, streams = Source().load(plan)
     known = (read_json(root / MANIFEST) or {}).get("data") or {}
-    if {name: known.get(name) for name in table.fingerprint} != table.fingerprint:
+    told = (told_part(table, streams) if plan.withholding else table).fingerprint  # as the run wrote it
+    if {name: known.get(name) for name in told} != told:
         what = "the data set has other samples now than the run had, by their sha256"
         raise MeshError(what, where="RUN", instead="the files as they were")
     return with_table(root, plan, table, streams)
