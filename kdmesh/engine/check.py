@@ -59,7 +59,7 @@ from kdmesh.plugins import registry
 from kdmesh.signals.lazy import FactoredLogits, Lazy, dense, leaves
 from kdmesh.spec.code import told
 from kdmesh.store import default_root
-from kdmesh.streams.private import learnable
+from kdmesh.streams.private import learnable, told_part
 from kdmesh.streams.remarks import leaks, remarks
 
 if TYPE_CHECKING:
@@ -204,8 +204,9 @@ def _examined(
     found.notes += [*idle(plan, registry()), *unused.notes(plan, found)]
     for text in (*untaught(plan), *disclosed(plan)):
         found.mark(text)
-    found.notes += remarks(found.table, found.streams)
-    for text in leaks(found.table, found.streams):
+    public = told_part(found.table, found.streams)
+    found.notes += remarks(public, found.streams)  # a least value is one of somebody's
+    for text in leaks(public if plan.withholding else found.table, found.streams):  # and a count is made of all
         found.mark(text)
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]
     found.given = given(modules)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.edges import LABELS
-from kdmesh.graph.private import private_streams
+from kdmesh.graph.private import pooled, private_streams
 from kdmesh.graph.reach import behind, readers
 from kdmesh.offers import NOW
 from kdmesh.privacy.accounting import RDP, epsilons
@@ -55,7 +55,8 @@ def told(plan: Plan, agent: str, samples: int, steps: int) -> str:
         f"{samples:,} samples takes part with probability {made.rate:.4g}, drawn by itself and in secret (Poisson); "
         f"gradients clipped to {made.clip:g}, noise of {made.multiplier:g} times that, added by {party}. That is "
         f"epsilon {epsilon:.4g} at delta {privacy.delta:g}, by Renyi divergences, for one {privacy.unit} "
-        f"({privacy.adjacency}). What {agent} says, and its weights, are made of nothing else that is private"
+        f"({privacy.adjacency}). What {agent} says of public samples, and its weights, are made of nothing else that "
+        "is private"
     )
 
 
@@ -185,17 +186,22 @@ def _refuse_flow(plan: Plan, agent: str, edge: Edge) -> None:
 
 
 def _knows(plan: Plan) -> dict[str, dict[str, str]]:
-    """By owner of weights, or consensus, the parties of whose private samples it may know without noise.
+    """By owner of weights the parties of whose private samples it may know without noise.
 
-    With each stands through whom. Agents whose training is private pass on what they are taught by others, and nothing
-    of their own.
+    With each stands through whom. Whoever reads of private samples knows of them, in whatever party it is. An agent
+    whose training is private passes on what it is taught by others, and of its own party's samples nothing.
     """
     hidden, found = private_streams(plan.spec), dict[str, dict[str, str]]()
     for edge in plan.edges:
         ends = readers(edge.target, plan.consensus) if edge.stream in hidden else []
-        for agent in [*ends, *([edge.source] if ends and not edge.detach and edge.source in plan.owner else [])]:
-            if plan.train(agent).private is None and (party := party_of(plan, agent)):
-                found.setdefault(plan.owner[agent], {})[party] = agent
+        by_agent = edge.source in plan.owner
+        for agent in [*ends, *([edge.source] if ends and by_agent and not edge.detach else [])]:
+            of = [plan.whose(one, edge.stream) for one in (agent, *([edge.source] if by_agent else []))]
+            parties = [*plan.spec.parties] if pooled(plan.spec, edge.stream) else [party_of(plan, one) for one in of]
+            own = party_of(plan, agent) if plan.train(agent).private is not None else ""
+            for party in parties:
+                if party and party != own:
+                    found.setdefault(plan.owner[agent], {}).setdefault(party, agent)
     links = _links(plan)
     moved = True
     while moved:

@@ -281,7 +281,7 @@ def _disclosed(rows: list[Row], private: Row, within: int) -> list[str]:
     noisy = any(row["what"] == NOISY for row in rows)
     said = "Samples stay with their party. "
     if private:
-        said += f"What {listed([*private], CELL)} says is made of sums with noise alone. "
+        said += f"What {listed([*private], CELL)} says of public samples is made of sums with noise alone. "
     else_ = " else" if private or noisy else ""
     said += f"No noise is added to what{else_} crosses, which may tell of them: nothing is claimed of it."
     return [*_table(table, within, False), "", *layout.wrap(said, within)]

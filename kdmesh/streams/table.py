@@ -244,8 +244,9 @@ def _sha256(values: Tensor) -> str:
 
 
 def _ends(x: Tensor) -> tuple[Tensor, Tensor]:
-    flat = x if x.dim() == 2 else x.reshape(-1, 1)
-    return flat.amin(0), flat.amax(0)
+    """Beside samples that are blank."""
+    flat, none = x if x.dim() == 2 else x.reshape(-1, 1), torch.inf
+    return flat.nan_to_num(none, none, -none).amin(0), flat.nan_to_num(-none, none, -none).amax(0)
 
 
 def _bytes(values: Tensor) -> Any:

@@ -544,3 +544,47 @@ def test_no_sum_tells_whether_a_private_sample_was_guessed(tmp_path, changed):
         made.append((found.table.fingerprint, found.learned, manifest(plan, found)["data"]))
     assert made[0][0] != made[1][0]
     assert made[0][1:] == made[1][1:] and made[0][1]["s"][0]["x_sha256"]
+
+
+def test_no_note_has_a_value_of_a_private_sample_or_counts_them(tmp_path):
+    plain = examine(make_plan(parse(clinic(tmp_path, drawn(100))), registry()))
+    test = drawn(60)[int(plain.streams["test"].rows[0])]
+    rows = [["7654.5", "1", "a"], ["-8765.5", "2", "b"], test, *drawn(100)[3:]]
+    found = examine(make_plan(parse(clinic(tmp_path, rows)), registry()))
+    assert (found.notes, found.marks) == (plain.notes, plain.marks)
+
+
+SERVED = {
+    "agents": {"server": {"model": MLP}},
+    "train": {"batch_size": 10, "optimizer": {"adam": {"lr": 0.01}}},
+    "program": [
+        {
+            "of": ["s", "server"],
+            "repeat": 2,
+            "do": [
+                {"lesson": "clients", "epochs": 1},
+                {"publish": ["s"]},
+                {"lesson": "server", "epochs": 1},
+                {"publish": ["server"]},
+            ],
+        }
+    ],
+}
+ROUND = {"stream": "own", "refresh": "round"}
+SEEN = {"from": "s", "to": "server", "as": "input", "discloses": "features", **ROUND}
+TOLD = {"from": "labels", "to": "server", "objective": "ce", "stream": "own", "lesson": "server", "discloses": "labels"}
+BACK = {"from": "server", "to": "s", "objective": "kl", "lesson": "clients", **ROUND}
+
+
+def test_who_was_told_of_private_samples_elsewhere_does_not_teach_either(tmp_path):
+    """A server that has features and labels knows all samples: what it says of one is made of the others, too."""
+    own = {**OWN, "stream": "own", "lesson": "clients"}
+    fields = clinic(tmp_path, drawn(100), (own, SEEN, TOLD, BACK), private={**DP, "noise_multiplier": 4}, **SERVED)
+    assert "what server learned of clinic's private samples without noise reaches it" in refused(fields)
+    fields["flows"].pop()
+    fields["program"][0]["do"].pop()
+    found = examine(make_plan(parse(fields), registry()))
+    assert [
+        note for note in found.marks if "What s says of public samples, and its weights, are made of nothing" in note
+    ]
+    assert [note for note in found.marks if "s discloses features to server" in note]
