@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from kdmesh import files
 from kdmesh.errors import MeshError
 from kdmesh.privacy import keys
-from kdmesh.privacy.ledger import Budget, Ledger, Title, read
+from kdmesh.privacy.ledger import NAME, Budget, Ledger, Title, read
 from kdmesh.privacy.releasing import Answering, Desk
 from kdmesh.privacy.steps import Charged, Rehearsed, Steps, charged, paid
 from kdmesh.privacy.summary import summary
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kdmesh.privacy.mechanisms.dp_sgd import DPSGD
     from kdmesh.privacy.summary import Summary
 
-SECRET, LEDGER, FIGURES = "secret", "ledger", "figures.jsonl"
+SECRET, LEDGER, FIGURES = "secret", NAME, "figures.jsonl"
 
 
 class Account(Protocol):

@@ -37,6 +37,7 @@ from kdmesh.privacy.sensitivity import ADD_REMOVE, ADJACENCIES, SAMPLE, UNITS, Z
 
 VERSION = 1
 FIRST = "0" * 64  # what the first line is bound to
+NAME = "ledger"  # in the folder of a party
 HEAD, LOCK, PRIVATE = ".head", ".lock", ".private"  # beside a ledger, after its name
 PATIENCE = 60.0  # seconds that a process waits for another that writes; a charge takes milliseconds
 
@@ -227,10 +228,12 @@ def read(path: Path, expect_head: str = "") -> Account:
     ``expect_head``: the hash of a line that it is known to have had.
     """
     if (what := files.found_at(path)) != "file":
+        inside = what == "folder" and files.found_at(path / NAME) == "file"
         what = "is a folder, not a file" if what == "folder" else what
         if what == "does not exist" and _head(path) is not None:
             what = "is gone, but its head is there: without it nobody knows what was spent"
-        raise MeshError(what, file=str(path) or "''", instead="the ledger of a party")
+        instead = str(path / NAME) if inside else "the ledger of a party"
+        raise MeshError(what, file=str(path) or "''", instead=instead)
     try:
         before = _head(path)  # it is written after a line: while another process writes, the content is between these
         with files.opened(path) as file:

@@ -179,6 +179,12 @@ def test_a_rolled_back_head_is_refused_and_a_remembered_one_finds_both_rolled_ba
             way()
 
 
+def test_in_the_folder_of_a_party_the_ledger_is_named(tmp_path):
+    with Ledger(tmp_path / "ledger", TITLE), pytest.raises(MeshError) as error:
+        read(tmp_path)
+    assert error.value.instead == str(tmp_path / "ledger")
+
+
 def test_who_finds_another_at_it_waits(path, monkeypatch):
     """Two runs may charge at one time."""
     tries, lock = iter([False, False]), files.lock
