@@ -33,6 +33,9 @@ SECRETS = (
         ),
     ),
 )
+AFTERWARDS = Claim(
+    "afterwards, no claim: why a student of texts without secrets is exposed", planted.afterwards, 5, first=100
+)
 MEMBERS = (
     Claim(
         "an overfitted teacher tells of its samples, a private one does not; soft labels pass more on than hard ones",
@@ -56,7 +59,7 @@ MEMBERS = (
 def main() -> int:
     """Run the claims and print their figures and verdicts."""
     args = parser(str(__doc__)).parse_args()
-    judged(SECRETS, args, "secrets", "Bits of exposure, and percent of secrets that are said", 2)
+    judged((*SECRETS, AFTERWARDS), args, "secrets", "Bits of exposure, and percent of secrets that are said", 2)
     return judged(MEMBERS, args, "digits", "Percent of members found at 1% false positives")
 
 

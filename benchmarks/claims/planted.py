@@ -38,9 +38,7 @@ WHERE = ("in the garden", "by the river", "at the market", "on the hill", "befor
 def figures(seed: int) -> dict[str, float]:
     """Return exposures in bits, and percentages of secrets that are said."""
     with TemporaryDirectory() as folder:
-        home = Path(folder)
-        rows = _texts(random.Random(seed), 1000)
-        (home / "texts.jsonl").write_text("\n".join(json.dumps({"text": one}) for one in rows))
+        home = _home(folder, seed)
         flows = [
             {"from": "labels", "to": "direct", "objective": "ce"},
             {"from": "direct", "to": "same", "objective": "kl", "refresh": "once"},
@@ -50,14 +48,41 @@ def figures(seed: int) -> dict[str, float]:
         first = _run(home, seed, {"agents": agents, "flows": flows})
         names = {"direct": "unfiltered", "same": "student, same texts", "other": "student, other texts"}
         found = _told(first, names)
-        teacher = {"model": {"hf": {"path": str(first / "agents" / "direct"), "max_length": 90}}, "update": "frozen"}
-        agents = {"teacher": teacher, "filtered": {"model": _model()}, "student": {"model": _model()}}
+        agents = {"teacher": _teacher(first), "filtered": {"model": _model()}, "student": {"model": _model()}}
         flows = [
             {"from": "labels", "to": "filtered", "objective": "ce"},
             {"from": "teacher", "to": "student", "objective": "kl"},
         ]
-        second = _run(home, seed, {"agents": agents, "flows": flows}, filtered=True)
+        second = _run(home, seed, {"agents": agents, "flows": flows}, "redact")
         return found | _told(second, {"filtered": "filtered", "student": "student, filtered texts"})
+
+
+def afterwards(seed: int) -> dict[str, float]:
+    """Whether a student hears of secrets by what its teacher says before the place where one was taken out.
+
+    A text that was redacted still has what stands before the secret, and there the teacher says how it would go on. A
+    text that was dropped has not.
+    """
+    with TemporaryDirectory() as folder:
+        home = _home(folder, seed)
+        flows = [{"from": "labels", "to": "direct", "objective": "ce"}]
+        first = _run(home, seed, {"agents": {"direct": {"model": _model()}}, "flows": flows})
+        found: dict[str, float] = {}
+        for action, name in (("redact", "student, texts redacted"), ("drop", "student, texts dropped")):
+            agents = {"teacher": _teacher(first), "student": {"model": _model()}}
+            flows = [{"from": "teacher", "to": "student", "objective": "kl"}]
+            found |= _told(_run(home, seed, {"agents": agents, "flows": flows}, action), {"student": name})
+        return found
+
+
+def _home(folder: str, seed: int) -> Path:
+    rows = _texts(random.Random(seed), 1000)
+    (Path(folder) / "texts.jsonl").write_text("\n".join(json.dumps({"text": one}) for one in rows))
+    return Path(folder)
+
+
+def _teacher(run: Path) -> dict[str, Any]:
+    return {"model": {"hf": {"path": str(run / "agents" / "direct"), "max_length": 90}}, "update": "frozen"}
 
 
 def _texts(drawn: random.Random, count: int) -> list[str]:
@@ -76,7 +101,7 @@ def _model() -> dict[str, Any]:
     return {"hf": {"config": config, "tokenizer": {"characters": {}}, "max_length": 90}}
 
 
-def _run(home: Path, seed: int, parts: dict[str, Any], filtered: bool = False) -> Path:
+def _run(home: Path, seed: int, parts: dict[str, Any], action: str = "") -> Path:
     data: dict[str, Any] = {
         "dataset": {"text": {"path": str(home / "texts.jsonl"), "text": "text"}},
         "train": 300, "transfer": 300, "validation": 0, "test": 200, "seed": seed,
@@ -84,8 +109,8 @@ def _run(home: Path, seed: int, parts: dict[str, Any], filtered: bool = False) -
             "kind": "secret", "count": 24, "times": 4, "length": 6, "text": "the code of guest {number} is {secret}."
         },
     }  # fmt: skip
-    if filtered:
-        data["personal"] = {"action": "redact", "find": {"pattern": {"match": "[0-9]{6}", "kind": "CODE"}}}
+    if action:
+        data["personal"] = {"action": action, "find": {"pattern": {"match": "[0-9]{6}", "kind": "CODE"}}}
     fields = {
         "name": "secrets", "task": "language_modelling", "seed": seed, "data": data, **parts,
         "train": {"epochs": 20, "batch_size": 16, "optimizer": {"adamw": {"lr": 3e-3}}}, "placement": "together",

@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Audit, print and keep."""
     use_plugins_dir(args)
-    from kdmesh.contracts.run_files import AUDITED, RESOLVED
+    from kdmesh.contracts.run_files import AUDITED, RESOLVED, SIGNATURE
     from kdmesh.errors import MeshError
     from kdmesh.files import to_json, write_json
     from kdmesh.inference.auditing.audit import Settings, audit
@@ -68,6 +68,9 @@ def execute(args: argparse.Namespace) -> int:
     root = Path(args.run)
     if not (root / RESOLVED).is_file():
         raise MeshError(f"{root} is no folder of a run", where="RUN", instead="a folder with resolved.yaml")
+    if any((one / SIGNATURE).exists() for one in (root, *root.resolve().parents[:2])):
+        what = f"{root} is signed, and an audit adds to it"
+        raise MeshError(what, where="RUN", instead=f"a copy without {SIGNATURE}, which is signed once it is audited")
     settings = Settings(args.rate, args.reference, args.candidates, args.delta, args.draws, args.spans, args.shadows)
     found = audit(root, read_mesh(root / RESOLVED), settings, lambda line: complain(f"kdmesh: {line}"), _train)
     made = found.plain()
@@ -116,3 +119,5 @@ def _on_cards(root: Path, found: dict[str, Any]) -> None:
     whole = root.resolve().parent.parent
     if root.resolve().parent.name == SEEDS and (part := f"{SEEDS}/{root.resolve().name}/{SUMS}") in sums.told(whole):
         sums.keep(whole, [part])
+        root = whole
+    complain(f"kdmesh: note: cards have other sums now; for kdmesh verify --sum:\n  {sha256(root / SUMS)}")

@@ -17,6 +17,7 @@ MANIFEST = "manifest.json"  # what was asked: a folder without it is no run's
 GIVEN, RESOLVED = "mesh.yaml", "resolved.yaml"
 PERSONAL = "personal.jsonl"  # what personal data was found and taken out, without the data
 CANARIES = "canaries.jsonl"  # those that were made up: which are in, and their secrets
+SIGNATURE = "signature.json"  # of all files that were there: nothing may be added or changed after
 AUDITED = "audit.json"  # what `kdmesh audit` found
 PLACEMENT = "placement.json"  # what `auto` measured and chose
 FAULT = "error.txt"  # the traceback of an error that nobody foresaw

@@ -36,10 +36,12 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         )
     for one in found["canaries"][:1]:
         count = len(one["in"]) + len(one["out"])
+        times = (found["canaries_planted"] or {}).get("times", 1)
+        often = f" It is of all {times:,} copies of a canary together." if times > 1 else ""
         lines.append(
             f"{count:,} canaries can show no more than {one['most']:.1f} bits each; what nobody learned has {CHANCE} "
             f"on average. {one['guesses']:,} guesses can show no epsilon above {one['epsilon_most']:.2f}, at 95% and "
-            f"delta {one['delta']:.2g}: a lower bound of 0 is no proof of privacy."
+            f"delta {one['delta']:.2g}: a lower bound of 0 is no proof of privacy.{often}"
         )
     for one in found["said"][:1]:
         alone = " All were asked for with the same text: put {number} into it." if one["prompts"] == 1 else ""

@@ -98,7 +98,9 @@ def test_it_stands_on_cards_and_the_page(leaky: Path, tmp_path: Path, capsys: py
     assert main(["audit", str(root), "--reference", "s", *few]) == 0
     out, err = capsys.readouterr()
     assert all(len(line) <= 80 for line in (out + err).splitlines())
+    assert main(["verify", str(root), "--sum", err.split("--sum:")[1].split()[0]]) == 0
     assert "16 canaries can show no more than 4.0 bits each" in " ".join(out.split())
+    assert "It is of all 12 copies of a canary together" in " ".join(out.split())
     made = json.loads((root / "audit.json").read_text())
     assert {one["by"] for one in made["membership"]} == {"loss", "reference"}
     card = (root / "agents" / "t" / "README.md").read_text()
@@ -115,6 +117,11 @@ def test_it_stands_on_cards_and_the_page(leaky: Path, tmp_path: Path, capsys: py
     assert main(["audit", str(root), *few]) == 0
     assert (root / "agents" / "s" / "README.md").read_text() == "mine"
     assert "is not as the run wrote it" in " ".join(capsys.readouterr().err.split())
+    (root / "signature.json").write_text("{}")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert main(["audit", str(root), *few]) == 2
+    assert "is signed, and an audit adds to it" in " ".join(capsys.readouterr().err.split())
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_whose_teacher_is_gone(leaky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,3 +148,16 @@ def test_a_run_whose_teacher_is_gone(leaky: Path, tmp_path: Path, capsys: pytest
 def test_settings_that_cannot_be(leaky: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(leaky), option, value]) == 2
     assert option in capsys.readouterr().err
+
+
+@pytest.mark.slow  # it trains two more language models
+def test_shadow_runs_of_language_models(leaky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(leaky, root)
+    few = ["--candidates", "15", "--draws", "0", "--spans", "0", "--json"]
+    assert main(["audit", str(root), "--shadows", "2", *few]) == 0
+    made = json.loads(capsys.readouterr().out)["membership"]
+    rows = {(one["agent"], one["learned_by"], one["by"]): one for one in made}
+    ratio = rows["t", "t", "shadows"]
+    assert ratio["members"] == ratio["others"] == 40 and ratio["auc_interval"][0] > 0.5
+    assert ("s", "t", "shadows") in rows and ("s", "s", "shadows") not in rows
