@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from kdmesh.errors import MeshError
+from kdmesh.errors import MeshError, may_quote, quoted
 from kdmesh.tables.files import read_bytes
 from kdmesh.tables.kinds import is_packed
 from kdmesh.tables.unchanged import Unchanged
@@ -50,7 +50,7 @@ class Archive(ABC):
 
     def at(self, name: str) -> str:
         """Say where a file stands."""
-        return f"{self.path}: {name}"
+        return f"{self.path}: {name}" if may_quote() else f"{self.path}: {quoted(name)}"
 
     def refuse(self, name: str, what: str, instead: str) -> MeshError:
         """The error of one file."""
@@ -76,7 +76,7 @@ class Folder(Archive):
         """All files below it; MeshError for a folder in it that cannot be read."""
 
         def unreadable(error: OSError) -> None:
-            what = f"{error.filename}: {error.strerror or error}"
+            what = f"{error.filename if may_quote() else self.path}: {error.strerror or error}"
             raise MeshError(what, where=self.where, instead="a folder of which all can be read") from None
 
         found = []
@@ -92,19 +92,21 @@ class Folder(Archive):
 
     def at(self, name: str) -> str:
         """The file's own path."""
-        return str(self.path / name)
+        return str(self.path / name) if may_quote() else super().at(name)
 
     def read(self, name: str) -> bytes:
         """A file below it, or elsewhere, if a table says so."""
         path = self.path / name
         try:
             if not path.is_file():
-                raise MeshError(f"no file {path}", where=self.where, instead="a path that is there")
+                raise MeshError(f"no file {self.at(name)}", where=self.where, instead="a path that is there")
             if path.stat().st_size > LARGEST:
                 raise self.refuse(name, _too_large(path.stat().st_size), SMALLER)
             return path.read_bytes()
         except (OSError, ValueError) as error:
-            raise MeshError(f"{path}: {error}", where=self.where, instead="a readable file") from None
+            why = f": {error}" if may_quote() else ""
+            what = f"{self.at(name)}{why or ' cannot be read'}"
+            raise MeshError(what, where=self.where, instead="a readable file") from None
 
 
 class Member(NamedTuple):

@@ -153,3 +153,29 @@ def test_a_password_in_the_environment_stands_in_no_message(
     for command in (("check",), run(tmp_path)):
         code, said = told(fields, tmp_path, capsys, *command)
         assert code == 2 and "pw-5f0c9d2e71" not in said and os.environ["TABLE_URL"] not in said
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_name_of_a_file_is_personal_too(tmp_path: Path, capsys: pytest.CaptureFixture[str], lazy: bool) -> None:
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path / "faces"
+    for number in range(24):
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        image.new("L", (4, 4), number).save(folder / "ab"[number % 2] / f"{NAME} {number}.png")
+    model = {"mlp": {"hidden": [4]}}
+    fields = {
+        "name": "faces",
+        "data": {"dataset": {"images": {"path": str(folder), "lazy": lazy}},
+                 "personal": {"action": "redact", "find": [{"words": {"path": str(names(tmp_path)),
+                                                                      "kind": "PERSON"}}]}},
+        "agents": {"t": {"model": model}, "s": {"model": model}},
+        "connect": [{"ensemble": {"teachers": ["t"], "student": "s"}}],
+        "train": {"epochs": 1, "batch_size": 8},
+    }  # fmt: skip
+    code, said = told(fields, tmp_path, capsys, *run(tmp_path))
+    assert code == 0 and "24 samples (PERSON 24)" in " ".join(said.split()), said[:2000]
+    refuse_personal(said)
+    next((folder / "a").iterdir()).write_bytes(b"no image")
+    code, said = told(fields, tmp_path, capsys, "check")
+    assert code == 2 and "what is there" in said, said[:600]
+    refuse_personal(said)

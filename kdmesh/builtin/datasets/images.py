@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdmesh.errors import MeshError, nearest
+from kdmesh.errors import MeshError, may_quote, nearest, untold
 from kdmesh.streams.host_memory import is_large
 from kdmesh.streams.table import Table, no_labels
 from kdmesh.tables.archive import Archive, open_archive
@@ -258,7 +259,7 @@ def _unread(parts: dict[str, Part], setting: Setting, workers: int) -> Pictures:
     names = [(number, part.names[at]) for number, part in enumerate(every) for at in part.kept]
     tables = [_Lines.of(part) for part in every]
     starts = [0, *torch.tensor([len(part.kept) for part in every]).cumsum(0).tolist()]
-    return Pictures(setting, names, _Places(setting.archives, tables, starts), WHERE, workers, DROP)
+    return Pictures(setting, names, _Places(setting.archives, tables, starts, not may_quote()), WHERE, workers, DROP)
 
 
 class _Lines(NamedTuple):
@@ -284,10 +285,12 @@ class _Places:
     archives: list[Archive]
     tables: list[_Lines | None]
     starts: list[int]
+    untold: bool = False  # names of images may be personal: also when a batch asks for one
 
     def __call__(self, number: int, named: tuple[int, str]) -> str:
         archive, name = named
-        at, table = self.archives[archive].at(name), self.tables[archive]
+        with untold() if self.untold else nullcontext():
+            at, table = self.archives[archive].at(name), self.tables[archive]
         if table is None:
             return at
         return f"{table.table}, {table.noun} {table.lines[number - self.starts[archive]]}: {at}"
