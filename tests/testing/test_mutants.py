@@ -14,7 +14,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "plugins" / "testing.md"
 
 
 def test_there_are_enough_of_each_kind():
-    assert len(KINDS) == 17 and all(len(rows) >= 12 for rows in KINDS.values())
+    assert len(KINDS) == 18 and all(len(rows) >= 12 for rows in KINDS.values())
     guide = GUIDE.read_text(encoding="utf-8")
     assert all(f"| {kind} | {len(rows)} |" in guide for kind, rows in KINDS.items()), "the guide's table is of others"
     assert {mutant.of for rows in KINDS.values() for mutant in rows} == {*ORIGINALS}

@@ -14,6 +14,7 @@ from .kinds import (
     precision,
     prunings,
     randomness,
+    recognisers,
     reduction,
     set_order,
     temperature,
@@ -41,4 +42,5 @@ KINDS: dict[str, list[Mutant]] = {
     "filters": filters.MUTANTS,
     "rules over texts": text_rules.MUTANTS,
     "rules of pruning": prunings.MUTANTS,
+    "recognisers": recognisers.MUTANTS,
 }

@@ -15,6 +15,7 @@ from kdmesh.offers import (
     ObjectiveOffer,
     Offer,
     PruningOffer,
+    RecogniserOffer,
     SamplerOffer,
     SignalOffer,
     StrategyOffer,
@@ -41,6 +42,7 @@ CONTRACTS = {
     "strategies": "StrategyContract",
     "samplers": "SamplerContract",
     "prunings": "PruningContract",
+    "recognisers": "RecogniserContract",
 }
 ROOMS = {kind: "rules" if kind == "consensus" else kind for kind in CONTRACTS}
 EQUAL = {"zero_at_equality": True, "permutation_invariant": True}
@@ -142,6 +144,14 @@ _ALL = [
     Original(_offer(FilterOffer, "Bounded"), {"keeps": False}),
     Original(_offer(FilterOffer, "First")),
     Original(_offer(FilterOffer, "Likely", needs=("loss",)), {"keeps": False}),
+    Original(
+        _offer(RecogniserOffer, "Plates", finds=("PLATE",)),
+        {"texts": ("BE 12345",), "others": ("ZH 12345", "BE 1234567")},
+    ),
+    Original(
+        _offer(RecogniserOffer, "Badges", finds=("BADGE",)),
+        {"texts": ("badge {{12339}}", "badge {{00112}} of hers"), "others": ("badge 12345", "12339 of 12339")},
+    ),
     Original(_offer(TextRuleOffer, "Shortest")),
     Original(
         _offer(TextRuleOffer, "Highest", configs.Scored, needs=("score",)), {"config": {"metric": {"exact_match": {}}}}
