@@ -24,7 +24,12 @@ def add(commands: Any) -> None:
     scanning = _action(actions, "scan", "count what recognisers find in the texts of a file", scan)
     scanning.add_argument("file", metavar="FILE", help=".csv, .tsv, .jsonl, .parquet; also plain ones in .gz")
     scanning.add_argument("--column", metavar="NAME", default="text", help="the column of texts (default: text)")
-    scanning.add_argument("--find", metavar="NAMES", default="", help="recognisers, with commas between: email,phone")
+    scanning.add_argument(
+        "--find",
+        metavar="NAMES",
+        default="",
+        help="recognisers, with commas between, email,phone; or as a mesh has them, [email, {words: {path: FILE}}]",
+    )
     scanning.add_argument("--profile", metavar="NAME", help="those of a list: hipaa or gdpr (default: hipaa)")
     scanning.add_argument(
         "--marked", metavar="NAME", help="a column in which personal data is marked, "
@@ -55,13 +60,14 @@ def scan(args: argparse.Namespace) -> int:
     from kdmesh.errors import MeshError
     from kdmesh.personal.measuring import Measured
     from kdmesh.spec.personal import PersonalSpec
+    from kdmesh.spec.yaml12 import load
     from kdmesh.streams.texts import AT_ONCE
     from kdmesh.tables.reading import read_rows
     from kdmesh.tables.rows import has_columns
     from kdmesh.tables.samples import Columns, samples_of
     from kdmesh.text.recognised import finder
 
-    find = [name for name in args.find.split(",") if name]
+    find = load(args.find) if args.find[:1] in ("[", "{") else [name for name in args.find.split(",") if name]
     profile = args.profile or (None if find else "hipaa")
     try:
         spec = PersonalSpec.model_validate({"action": "redact", "profile": profile, "find": find})

@@ -1,0 +1,1 @@
+"""Recognisers of personal data for kdmesh, by presidio-analyzer."""
