@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from kdmesh.backends.results import PUBLISHED, RESULTS, SIGNALS, STATE
 from kdmesh.contracts.task import Chance
@@ -308,9 +308,11 @@ def _takes(*kinds: TypeAdapter[Any], least: int | None = None, more: TypeAdapter
     return Signature(kinds, len(kinds) if least is None else least, more)
 
 
+_TURN = TypeAdapter(tuple[int | None, dict[str, float], Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]])
+
 ARGUMENTS: dict[str, Signature] = {
     "start": _takes(_TEXT, _TALLY),
-    "begin": _takes(_TEXT, _TEXT, _TALLY, _WHOLE, _TALLY, TypeAdapter(tuple[int | None, dict[str, float]]), least=5),
+    "begin": _takes(_TEXT, _TEXT, _TALLY, _WHOLE, _TALLY, _TURN, least=5),
     "end": _takes(_TEXT),
     "run": _takes(TypeAdapter(_FRAGMENT)),
     "publish": _takes(_TEXT, _TEXT, _TEXTS, _FLAG, _TEXT, least=3, more=_SAID),

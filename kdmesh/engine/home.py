@@ -72,10 +72,15 @@ class StageHome:
         What is said in a round depends on who was in it, and in those before: one that begins again without somebody is
         another.
         """
+        return f"{at}, {self.who}" if self.attended else at
+
+    @property
+    def who(self) -> str:
+        """A sum of who took part in each round until now; "" where all need to."""
         if not self.attended:
-            return at
+            return ""
         who = [sorted(record.get("attended", [])) for record in self.record.records] + [sorted(self.attended)]
-        return f"{at}, {hashlib.sha256(json.dumps(who).encode()).hexdigest()[:16]}"
+        return hashlib.sha256(json.dumps(who).encode()).hexdigest()[:16]
 
     def remember(self, names: Sequence[str]) -> Work[None]:
         """Have the round that is over kept of some consensus nodes."""

@@ -89,7 +89,7 @@ class StageRun(StageHome):
     @property
     def turn(self) -> Turn:
         """Where in the innermost of its rounds it is."""
-        return Turn(self.round, self._rounds[-1].agreements) if self._rounds else ALONE
+        return Turn(self.round, self._rounds[-1].agreements, self.who) if self._rounds else ALONE
 
     @property
     def lessons(self) -> dict[str, int]:

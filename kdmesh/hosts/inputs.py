@@ -85,7 +85,7 @@ class Inputs:
     def _by_chance(self, agent: str, stream: str) -> Drawn:
         """A private stream as an agent sees it that trains privately."""
         if agent not in self._drawn:
-            where = f"{self.stage.name}, {self.lesson}"
+            where = f"{self.stage.name}, {self.lesson}" + (f", {self.turn.who}" if self.turn.who else "")
             self._drawn[agent] = by_chance(self.host, agent, stream, where, self.settings.batch_size)
         return self._drawn[agent]
 

@@ -35,10 +35,15 @@ class StepContext:
 
 
 class Turn(NamedTuple):
-    """Where in its rounds a phase begins: the round, from 1, None: none; and agreement by agent, as last measured."""
+    """Where in its rounds a phase begins.
+
+    ``round``: from 1, None: none; ``agreements``: by agent, as last measured; ``who``: where not all need to, a sum of
+    who took part until now.
+    """
 
     round: int | None = None
     agreements: Mapping[str, float] = {}
+    who: str = ""
 
 
 ALONE = Turn()
