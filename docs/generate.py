@@ -710,6 +710,7 @@ attendance: [[north, south], [south]]
     PartySpec: """\
 agents: ["clinic[*]"]
 data: {csv: {path: clinic.csv, label: y}}
+samples: 400
 privacy: {epsilon: 8, delta: 1e-5}
 """,
     PrivacySpec: """\

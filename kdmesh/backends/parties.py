@@ -17,6 +17,7 @@ from kdmesh.backends._base import Backend, Handle, T, T_co
 from kdmesh.backends.calls import STAYS, Calls, Unlike
 from kdmesh.backends.wire import pack, unpack
 from kdmesh.errors import HostLost, RunFailed
+from kdmesh.graph.participation import awaited
 from kdmesh.hosts.host import Host
 from kdmesh.plugins import registry
 from kdmesh.spec.parties import COORDINATOR
@@ -105,7 +106,7 @@ class PartiesBackend(Backend):
         self.incarnation += 1
         self.calls = Calls(plan, streams, config.shapes, config.statistics, plan.answers.outputs(table))
         names, asked = [name for name in plan.hosts if name != COORDINATOR], plan.spec.participation
-        least = None if asked is None or first else asked.quorum
+        least = None if asked is None or (first and awaited(plan)) else asked.quorum
         self.links = dict(self.meeting.links(names, least))
         self._unopened = frozenset(names) - frozenset(self.links)
         self.absent, names = self._unopened, [name for name in names if name in self.links]

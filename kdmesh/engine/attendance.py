@@ -42,6 +42,7 @@ class Attendance:
     ) -> None:
         self.spec, self.asked, self.backend, self.events = spec, spec.participation, backend, events
         self.patience, self.pausing = patience, pausing
+        self.unseen = set[str]()  # who was not there yet, since the stage began: it begins as the file says
 
     def begin(self, number: int) -> list[str]:
         """Wait until a round may begin; who takes part. All others are absent from now on."""
@@ -65,22 +66,28 @@ class Attendance:
             time.sleep(AGAIN)
 
     def everyone(self) -> None:
-        """Wait for all: what is measured and saved at the end is of all. RunFailed for who does not come back."""
+        """Wait for all who were there: what is measured and saved at the end is of these. RunFailed for who does not
+        come back. Who never came is absent from now on.
+        """
         if self.asked is None:
             return
         backend, until = self.backend, time.monotonic() + self.patience
-        if missing := sorted(backend.unopened):
-            self.events.emit(Note(f"waits for {', '.join(missing)}, whose agents are measured and saved at the end"))
+        missing = sorted(backend.unopened)
+        if waited := [name for name in missing if name not in self.unseen]:
+            self.events.emit(Note(f"waits for {', '.join(waited)}, whose agents are measured and saved at the end"))
         while missing:
-            if {*missing} <= {*backend.willing(missing, 0)}:
-                raise Regroup
+            here = backend.willing(missing, 0)
+            if {*waited} <= {*here}:
+                if here:
+                    raise Regroup
+                break
             if self.pausing():
                 raise Paused
             if time.monotonic() > until:
-                what = f"{', '.join(missing)} did not come back within {self.patience:g} s"
+                what = f"{', '.join(waited)} did not come back within {self.patience:g} s"
                 raise RunFailed(what, where="parties", instead="kdmesh resume, once they are there")
             time.sleep(AGAIN)
-        backend.absent = frozenset()
+        backend.absent = frozenset(missing)
 
 
 def replayed(spec: MeshSpec, root: Path) -> MeshSpec:

@@ -89,13 +89,15 @@ class Checkpoints:
     def complete(self, stage: str, folder: Path, files: list[str], state: dict[str, Any]) -> None:
         """Write what the driver knows, then the manifest with every file's sum, and drop what is older.
 
-        RunFailed where the disk is full or the folder cannot be written; the checkpoint before is whole then.
+        Hosts that are `unseen` in what it knows have no part. RunFailed where the disk is full or the folder cannot be
+        written; the checkpoint before is whole then.
         """
         try:
             write_json(folder / STATE, state, indent=1)
             sums = {name: sha256(folder / name) for name in sorted([*files, STATE])}
             number = self._number[stage]
-            write_json(folder / MANIFEST, {**self.owner, "stage": stage, "number": number, "sha256": sums})
+            known = {**self.owner, "stage": stage, "number": number, "sha256": sums}
+            write_json(folder / MANIFEST, known | ({"unseen": unseen} if (unseen := state.get("unseen")) else {}))
             for old in folder.parent.glob("[0-9]*"):
                 if old.name.isdigit() and int(old.name) <= number - self.KEEP:
                     self._remove(stage, old)
@@ -109,7 +111,7 @@ class Checkpoints:
 
         ``hosts``: whose parts it must have.
         """
-        needed = {STATE, *(f"{HOSTS}/{name}" for host in hosts for name in part_names(host))}
+        needed = list(hosts)
         found = [path for path in (self.root / stage).glob(f"[0-9]*/{MANIFEST}") if path.parent.name.isdigit()]
         for manifest in sorted(found, key=lambda path: int(path.parent.name), reverse=True):
             why = self.fault(stage, manifest.parent, needed)
@@ -122,15 +124,18 @@ class Checkpoints:
         """Whether a stage had a checkpoint, sound or not."""
         return any((self.root / stage).glob(f"[0-9]*/{MANIFEST}"))
 
-    def fault(self, stage: str, folder: Path, needed: set[str]) -> str:
-        """What is wrong with a checkpoint; nothing if it is sound."""
+    def fault(self, stage: str, folder: Path, hosts: Iterable[str]) -> str:
+        """What is wrong with a checkpoint; nothing if it is sound. ``hosts``: whose parts it must have, but for those
+        that were not there yet.
+        """
         try:
             inside(self.root, stage, folder.name)
             manifest = self._manifest(folder)
             for field, expected in {**self.owner, "stage": stage, "number": int(folder.name)}.items():
                 if manifest.get(field) != expected:
                     return f"it is of {field} {manifest.get(field)!r}, not {expected!r}"
-            sums = manifest["sha256"]
+            sums, here = manifest["sha256"], [host for host in hosts if host not in manifest.get("unseen", ())]
+            needed = {STATE, *(f"{HOSTS}/{name}" for host in here for name in part_names(host))}
             if missing := sorted(needed - sums.keys()):
                 return f"its manifest has no sum of {missing[0]}"
             for name, expected in sums.items():

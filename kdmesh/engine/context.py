@@ -126,6 +126,14 @@ class RunContext:
         working = [hosts_of_ops(self.plan, phase).values() for phase in stage.phases.values()]
         return list(dict.fromkeys([*own, *(host for names in chain(*working) for host in names)]))
 
+    def load(self, stage: str, folder: Path, state: dict[str, Any], hosts: Iterable[str]) -> Work[None]:
+        """Put back every host's part of a checkpoint. Who was not there yet has none, and begins as the file says."""
+        assert self.checkpoints is not None
+        part, unseen = self.checkpoints.part, {*state.get("unseen", ())}
+        parts = {host: part(host, folder) for host in hosts if host not in unseen}
+        yield from wait(self.backend.submit(host, RemoteHost.load, stage, given) for host, given in parts.items())
+        self.attendance.unseen = unseen & self.backend.absent
+
     def saved(self, agent: str) -> int:
         """Reads of publications that spared a forward of this agent."""
         return sum(record.saved.get(agent, 0) for record in self.records.values())

@@ -160,6 +160,12 @@ def learned_nothing(described: dict[str, dict[str, Any]], owners: dict[str, str]
     ]
 
 
+def never_there(parties: list[str], agents: list[str]) -> str:
+    """Of a run that began without parties, and ended without them."""
+    verb = "was" if len(parties) == 1 else "were"
+    return f"{', '.join(parties)} {verb} never there: nobody trained {', '.join(agents)}"
+
+
 def left_out(described: dict[str, dict[str, Any]], owners: dict[str, str]) -> list[str]:
     """Weights some of whose updates were left out, since gradients overflowed in fp16."""
     return [

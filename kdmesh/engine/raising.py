@@ -257,7 +257,7 @@ def _before_best(source: Checkpoints, stage: Stage) -> tuple[Path | None, dict[s
         state = read_json(folder / STATE)
         if state is not None and not state["finished"] and state["teaching"]["budget"] is not None:
             at, budget = state["at"], state["teaching"]["budget"]
-            if at[-1] == max(budget.values()) and not source.fault(stage.name, folder, {STATE}):
+            if at[-1] == max(budget.values()) and not source.fault(stage.name, folder, ()):
                 return folder, state
     return None, None
 

@@ -101,6 +101,18 @@ class Run(RunContext):
             self.attendance.everyone()
         except Paused:
             raise KeyboardInterrupt from None
+        if never := sorted(self.backend.absent & self.attendance.unseen):
+            self._left_out(never)
+
+    def _left_out(self, parties: list[str]) -> None:
+        """Parties that never came have nothing to be measured."""
+        agents = [agent for party in parties for agent in self.plan.hosts[party]]
+        self.drops.append({"agents": agents, "at": {}, "known": {}, "parties": parties})
+        if self.folder is not None:
+            dropping.write(self.folder, self.drops)
+        self.events.emit(kinds.Note(notes.never_there(parties, agents)))
+        self.plan = self.plan.without(agents)
+        self.host_of = self.plan.host_of
 
     # -- losses ----------------------------------------------------------------------------------------------------
 
@@ -167,10 +179,7 @@ class Run(RunContext):
             if state["finished"]:
                 self._done.add(stage.name)
                 self.events.emit(kinds.StageFinishedBefore(stage.name))
-                part = self.checkpoints.part
-                yield from wait(
-                    self.backend.submit(host, RemoteHost.load, stage.name, part(host, folder)) for host in hosts
-                )
+                yield from self.load(stage.name, folder, state, hosts)
                 yield from wait(self.backend.submit(host, RemoteHost.end, stage.name) for host in hosts)
 
     def _add(self, stage: StageRun) -> None:

@@ -56,10 +56,10 @@ class StageRun(StageHome):
         updates = planned_updates(run.plan, run.checked, stage)
         yield from wait(run.publisher.labels(stage))
         yield from wait(submit(host, RemoteHost.start, stage.name, updates) for host in self.hosts)
-        if self.resume is not None:
-            assert run.checkpoints is not None
-            part, folder = run.checkpoints.part, self.resume[0]
-            yield from wait(submit(host, RemoteHost.load, stage.name, part(host, folder)) for host in self.hosts)
+        if self.resume is None:
+            run.attendance.unseen = {*run.backend.absent}
+        else:
+            yield from run.load(stage.name, *self.resume, self.hosts)
         sent = run.publisher.once(stage)
         first = run.publisher.first if self.resume is None else []
         yield from self.publish(sent)
@@ -211,7 +211,8 @@ class StageRun(StageHome):
             places = {host: checkpoints.place(host, folder / HOSTS) for host in here}
             parts = yield from wait(submit(host, RemoteHost.save, name, place) for host, place in places.items())
             if before is not None:  # who did not take part is as it was
-                parts += [checkpoints.kept(host, before) for host in self.hosts if host not in here]
+                away = [host for host in self.hosts if host not in here and host not in self.run.attendance.unseen]
+                parts += [checkpoints.kept(host, before) for host in away]
             state = {
                 "finished": finished,
                 "at": self.position.path,
@@ -220,6 +221,7 @@ class StageRun(StageHome):
                 **asdict(self.record),
                 "published": self.run.publisher.published_of(self.stage),
                 "odd": sorted(self.run.odd),
+                "unseen": sorted(self.run.attendance.unseen),
             }
             checkpoints.complete(self.stage.name, folder, checkpoints.collect(folder, parts), state)
             self.written = time.monotonic()

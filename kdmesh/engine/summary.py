@@ -96,6 +96,7 @@ def summarise(
         "controls": {},
         "notes": [
             *run.checked.marks,
+            *(notes.never_there(one["parties"], one["agents"]) for one in run.drops if "parties" in one),
             *map(notes.on_answers, notes.ordered(run.odd, plan.spec.agents)),
             *texts.notes(_written(run)),
             *notes.learned_nothing(described, plan.owner),

@@ -6,7 +6,9 @@ import random
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.edges import LABELS
 from kdmesh.graph.program import Repeat
+from kdmesh.graph.reach import closure
 from kdmesh.offers import AGE
 from kdmesh.streams.seeds import mix
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec
 
 
+ONCE = "once"
 KEEP = "participation: {stale: keep} beside `parties`, or another rule"
 
 
@@ -55,6 +58,27 @@ def check(plan: Plan) -> None:
         if asked.fraction < 1 or asked.quorum > 1 or asked.timeout is not None:
             what = "who takes part is said already, so `fraction`, `quorum` and `timeout` have no effect"
             raise MeshError(what, where=f"{where}.attendance", instead="leave those out")
+
+
+def awaited(plan: Plan) -> str:
+    """Why all parties must have come before the first round; nothing where it may begin without some.
+
+    Who comes later begins as its file says, which is what it would be had it been there and done nothing.
+    """
+    spec = plan.spec
+    if uncounted := [name for name, one in spec.parties.items() if one.data is not None and one.samples is None]:
+        return f"`samples` is not said of {', '.join(uncounted)}"
+    for stage in plan.stages:
+        if not stage.program.body or not isinstance(stage.program.body[0], Repeat):
+            return "the program begins with something else than rounds"
+        if any(flow.refresh == ONCE for flow in plan.merging.flows):
+            return "weights flow before the first round"
+        edges = [edge for phase in stage.phases.values() for edge in phase.edges]
+        for edge in closure(edges, plan.consensus):
+            before = edge.refresh == ONCE or edge.as_ == "input" or edge.source not in {*stage.agents, *plan.consensus}
+            if edge.source != LABELS and before and not edge.live:
+                return f"{edge} is sent before the first round"
+    return ""
 
 
 def drawn(spec: MeshSpec, number: int) -> list[str]:

@@ -135,6 +135,9 @@ class Source:
                     if own.personal is not None and public.personal is not None:
                         public.personal.others.append(own.personal)
                         public.notes += own.personal.told()
+                    if party.samples not in (None, len(own)):
+                        what = f"the file says {party.samples:,}, and there are {len(own):,} samples"
+                        raise MeshError(what, where=f"parties.{name}.samples", instead=f"samples: {len(own)}")
                     parts[name] = prepared(own, spec, None, fitted)
         return joined(public, parts, spec)
 

@@ -1,4 +1,4 @@
-"""The coordinator of parties in processes of their own: it waits until all have joined."""
+"""The coordinator of parties in processes of their own: it waits until they have joined."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
 from kdmesh.graph.digests import of_mesh
+from kdmesh.graph.participation import awaited
 from kdmesh.graph.planner import make_plan
 from kdmesh.parties.joining import known_before, public_digest
 from kdmesh.parties.service import LOOPBACK, Certificates, Coordinator
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 def coordinated(
     spec: MeshSpec, address: str, certificates: Certificates, patience: float, say: Callable[[str], None]
 ) -> Iterator[Coordinator]:
-    """Listen on an address, HOST:PORT, until every party of a mesh has joined, and while the block runs.
+    """Listen on an address, HOST:PORT, until the parties of a mesh have joined, and while the block runs.
 
-    Port 0 is any that is free; ``say`` is told which, and who comes. MeshError for a mesh without parties, HostLost
-    where some do not come within ``patience`` seconds.
+    That is all of them, or, where rounds may begin without some, a quorum. Port 0 is any that is free; ``say`` is told
+    which, and who comes. MeshError for a mesh without parties, HostLost where some do not come within ``patience``
+    seconds.
     """
     plan = make_plan(spec, registry())
     names = [name for name in plan.hosts if name != COORDINATOR]
@@ -40,11 +42,14 @@ def coordinated(
         raise MeshError(f"found {address!r}", where="--listen", instead="HOST:PORT, as in 127.0.0.1:7400")
     table, _ = known_before(plan)
     expected = {"mesh": of_mesh(plan), "public": public_digest(table)}
-    silence = None if spec.participation is None else spec.participation.timeout
-    with Coordinator(address, certificates, names, expected, patience, say, silence) as meeting:
+    asked, sizes = spec.participation, {name: one.samples for name, one in spec.parties.items() if one.samples}
+    silence = None if asked is None else asked.timeout
+    why = awaited(plan)
+    least, which = None if asked is None or why else asked.quorum, f", since {why}" if asked is not None and why else ""
+    with Coordinator(address, certificates, names, expected, patience, say, silence, sizes) as meeting:
         others = "" if host in LOOPBACK else ", which other machines can reach"
-        say(f"listening on {host}:{meeting.port}{others}; waiting for {', '.join(names)}")
-        meeting.links(names)
+        say(f"listening on {host}:{meeting.port}{others}; waiting for {', '.join(names)}{which}")
+        meeting.links(names, least)
         yield meeting
 
 

@@ -143,7 +143,7 @@ class Coordinator:
 
     ``expected``: what a party must say as it joins, by name: see :mod:`kdmesh.parties.joining`. ``patience``:
     seconds that parties may take to come, and, where ``silence`` is not shorter, to answer; ``say`` is told who comes
-    and who is refused.
+    and who is refused; ``sizes``: by party, how many samples it has, as far as that is known before it comes.
     """
 
     def __init__(
@@ -155,11 +155,12 @@ class Coordinator:
         patience: float = 600.0,
         say: Callable[[str], None] = lambda text: None,
         silence: float | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.names, self.expected, self.patience, self.say = list(names), dict(expected), patience, say
         self.silence = patience if silence is None else min(patience, silence)
         self._here: dict[str, Connection] = {}
-        self._sizes: dict[str, int] = {}
+        self._sizes = dict(sizes or {})
         self._changed, self._over = threading.Condition(), False
         library = grpc()
         threads = ThreadPoolExecutor(2 * len(self.names) + 4, "kdmesh-join")
@@ -219,7 +220,7 @@ class Coordinator:
             return {name: self._here[name] for name in names if name in self._here and not self._here[name].lost}
 
     def sizes(self) -> dict[str, int]:
-        """By party, how many samples it has of its own, where it has any; each says so as it first joins."""
+        """By party, how many samples it has of its own, where it has any; the file or it says so, as it first joins."""
         return {name: size for name, size in self._sizes.items() if size}
 
     # -- parties that come -------------------------------------------------------------------------------------------
@@ -282,7 +283,7 @@ class Coordinator:
         if not 0 <= hello["samples"] <= MOST:
             return f"{hello['samples']:,} samples, and {MOST:,} are the most"
         if self._sizes.get(name, hello["samples"]) != hello["samples"]:
-            return f"{hello['samples']:,} samples, where it had {self._sizes.get(name, 0):,} as it first joined"
+            return f"{hello['samples']:,} samples, where {self._sizes.get(name, 0):,} are known of"
         with self._changed:
             if name in self._here and not self._here[name].lost:
                 return f"{name} {HERE}"

@@ -53,6 +53,11 @@ class PartySpec(Strict):
         None,
         description="its own samples, read nowhere else: stream `own`; the classes and columns are those of `data`",
     )
+    samples: int | None = Field(
+        None,
+        ge=1,
+        description="how many these are; where all say so, a run with `participation` begins before all have come",
+    )
     privacy: PrivacySpec | None = Field(
         None, description="a budget: nothing made of its private samples leaves it without noise, on an account"
     )
@@ -64,6 +69,12 @@ class PartySpec(Strict):
         if isinstance(value, dict) and isinstance(value.get("agents"), str):
             value = {**value, "agents": [value["agents"]]}
         return value
+
+    @model_validator(mode="after")
+    def _counted(self) -> PartySpec:
+        if self.samples is not None and self.data is None:
+            raise ValueError("`samples` counts a party's own `data`, and here are none; leave it out")
+        return self
 
 
 class ParticipationSpec(Strict):

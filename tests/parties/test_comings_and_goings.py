@@ -13,6 +13,7 @@ import time
 
 import pytest
 from apart import PATIENCE, begin, coordinate, data_of, hashes_of, lay_out, party, simulate, summary, until
+from sklearn.datasets import load_digits
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 SHARES = {
@@ -24,14 +25,18 @@ AGENTS = dict(zip(SHARES, "abc", strict=True))
 KILLS = 30
 
 
-def mesh_of(rounds, **participation):
+def mesh_of(rounds, counted=None, **participation):
     def mesh(path):
         settings = {"students": [*AGENTS.values()], "objective": {"kl": {"temperature": 1}}, "rounds": rounds}
         return {
             "name": "clinics",
             "data": {"dataset": data_of("public.csv"), "transfer": 0.3},
             "agents": {agent: {"model": {"mlp": {"hidden": [8 + 4 * at]}}} for at, agent in enumerate("abc")},
-            "parties": {name: {"agents": [agent], "data": data_of(path(name))} for name, agent in AGENTS.items()},
+            "parties": {
+                name: {"agents": [agent], "data": data_of(path(name))}
+                | ({} if counted is None else {"samples": counted[name]})
+                for name, agent in AGENTS.items()
+            },
             "participation": participation,
             "connect": [{"rounds": {**settings, "labels_stream": "own", "local_epochs": 10, "consensus": "mean"}}],
             "train": {"batch_size": 32, "optimizer": {"adamw": {"lr": 5e-3}}},
@@ -75,6 +80,34 @@ def test_who_declines_or_drops_out_is_not_in_the_round_and_comes_back(tmp_path):
     for name, agent in replayed["agents"].items():
         assert agent["metrics"] == found["agents"][name]["metrics"]
     assert replayed["rounds"] == found["rounds"]
+
+
+def counts():
+    """How many samples each has."""
+    y = load_digits(return_X_y=True)[1]
+    return {name: sum(y[row] in classes for row in rows) for name, (rows, classes) in SHARES.items()}
+
+
+def test_a_run_begins_without_who_comes_later_or_never(tmp_path):
+    place = tmp_path
+    lay_out(place, SHARES, mesh_of(60, counts(), quorum=1))
+    coordinator, address = coordinate(place, "out")
+    parties = {"north": party(place, "north", address, "mine")}
+    until(coordinator, r"round 2/60")
+    parties["south"] = party(place, "south", address, "mine")
+    assert coordinator.wait(PATIENCE) == 0, coordinator.log.read_text()
+    for name, process in parties.items():
+        assert process.wait(60) == 0, (name, process.log.read_text())
+    found = summary(place, "out")
+    who = attended(found)
+    assert who[0] == ["north"] and who[-1] == ["north", "south"]
+    assert "east was never there: nobody trained c" in found["notes"] and found["agents"]["c"]["dropped"]
+    assert (place / "south" / "mine" / "south" / "agents" / "b").is_dir()
+    replayed = hashes_of(replay(place, "out"))
+    late = len([names for names in who if "south" not in names])
+    print(f"\n60 rounds, {late} of them before south was there: weights of a and b "
+          f"{'equal' if {**hashes_of(found), 'c': replayed['c']} == replayed else 'DIFFER'}")  # fmt: skip
+    assert {**hashes_of(found), "c": replayed["c"]} == replayed
 
 
 def test_who_says_nothing_for_too_long_is_left_behind(tmp_path):

@@ -72,6 +72,12 @@ def test_a_party_cannot_make_the_coordinator_keep_room_for_what_nobody_has(coord
     assert f"{MOST:,} are the most" in coordinator._fault("north", {**HELLO_OF, "samples": samples})
 
 
+def test_a_party_has_as_many_samples_as_the_file_says(coordinator):
+    coordinator._sizes = {"north": 6}
+    assert coordinator._fault("north", HELLO_OF) == "5 samples, where 6 are known of"
+    assert coordinator._fault("north", {**HELLO_OF, "samples": 6}) == "" and coordinator.sizes() == {"north": 6}
+
+
 def test_of_two_parties_of_one_name_the_second_waits_until_the_first_is_gone(coordinator):
     """Whoever has its key can take its place, and not beside it."""
     coordinator._here["north"] = connection = Connection("north", HELLO_OF, 1)

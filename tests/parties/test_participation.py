@@ -19,7 +19,7 @@ from kdmesh.engine.attendance import replayed
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.request import Request
 from kdmesh.errors import HostLost, MeshError
-from kdmesh.graph.participation import drawn
+from kdmesh.graph.participation import awaited, drawn
 from kdmesh.graph.planner import make_plan
 from kdmesh.parties.member import Member
 from kdmesh.plugins import registry
@@ -316,3 +316,104 @@ def test_a_rule_that_weighs_old_answers_has_some():
         ) as error:
             make_plan(parse({name: value for name, value in made.items() if value is not None}), registry())
         assert "stale: keep" in error.value.instead
+
+
+@pytest.mark.parametrize("how", [apart, aged])
+def test_a_run_begins_without_who_comes_later(how, tmp_path):
+    """It is taken in, and begins as its file says."""
+    fields = how(quorum=2)
+    fields["connect"][0]["rounds"]["rounds"] = 4
+    spec, room = met(tmp_path, fields)
+    east = room.members["east"]
+    east.gone = True
+
+    def watch(event):
+        if isinstance(event, RoundFinished) and event.round == 2:
+            east.back()
+
+    summary = apart_run(spec, room, tmp_path, watch)
+    assert rounds_of(summary) == [["north", "south"], ["north", "south"], [*PARTIES], [*PARTIES]]
+    assert same_as_replayed(summary, fields) and summary["agents"]["c"]["updates"] > 0
+
+
+def test_who_never_comes_is_not_waited_for(tmp_path):
+    fields, notes = apart(quorum=2), []
+    spec, room = met(tmp_path, fields)
+    room.members["east"].gone = True
+    summary = apart_run(spec, room, tmp_path, lambda event: notes.append(event) if isinstance(event, Note) else None)
+    assert rounds_of(summary) == [["north", "south"]] * 3
+    said = "east was never there: nobody trained c"
+    assert said in summary["notes"] and [note.text for note in notes].count(said) == 1
+    assert not any("waits" in note.text for note in notes)
+    assert summary["agents"]["c"]["dropped"] and summary["agents"]["c"]["weights_sha256"] is None
+    replayed = {**fields, "participation": {"attendance": rounds_of(summary)}}
+    expected, _ = weights(replayed)
+    assert {name: summary["agents"][name]["weights_sha256"] for name in "ab"} == {name: expected[name] for name in "ab"}
+
+
+def test_who_comes_at_the_end_is_measured_as_it_began(tmp_path):
+    fields = apart(quorum=2)
+    spec, room = met(tmp_path, fields)
+    east = room.members["east"]
+    east.gone = True
+
+    def watch(event):
+        if isinstance(event, RoundFinished) and event.round == 3:
+            east.back()
+
+    summary = apart_run(spec, room, tmp_path, watch)
+    assert rounds_of(summary) == [["north", "south"]] * 3 and same_as_replayed(summary, fields)
+    assert summary["agents"]["c"]["updates"] == 0 and "dropped" not in summary["agents"]["c"]
+
+
+def test_a_run_that_stops_before_all_have_come_goes_on(tmp_path):
+    """The coordinator begins anew, with a checkpoint in which there is nothing of who is there by then."""
+    fields = apart(quorum=2)
+    spec, room = met(tmp_path, fields)
+    room.members["east"].gone = True
+
+    def stop(event):
+        if isinstance(event, RoundFinished) and event.round == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        apart_run(spec, room, tmp_path, stop)
+    (root,) = (tmp_path / "runs").glob("*/*")
+    for link in room.members.values():
+        link.back()
+    backend = PartiesBackend(room)
+    summary, _, _ = run_once(Request(spec, hosted=backend, resume=root, report=False), session=hosted(backend))
+    assert rounds_of(summary) == [["north", "south"], [*PARTIES], [*PARTIES]]
+    assert same_as_replayed(summary, fields)
+
+
+def counted(name, **more):
+    made = {who: {"agents": agents, "data": "digits", "samples": 5} for who, agents in PARTIES.items()}
+    return {**apart(), "streams": {}, "parties": {**made, name: {"agents": PARTIES[name], "data": "digits", **more}}}
+
+
+def taught(frozen):
+    flow = {"from": "t", "to": "a", "objective": "kl", "stream": "transfer"}
+    return {**apart(), "agents": {**apart()["agents"], "t": {**FEDAVG["agents"]["a"], **frozen}}, "flows": [flow]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        (apart(), ""),
+        ({**FEDAVG, "participation": {}}, ""),
+        (counted("east", samples=5), ""),
+        (counted("east"), "`samples` is not said of east"),
+        (taught({"update": "frozen", "init_of": None}), "t -> a is sent before the first round"),
+        (
+            {**FEDAVG, "participation": {}, "program": [{"of": ["a", "b", "c", "server"], "do": [
+                {"train": ["a", "b", "c"], "epochs": 1},
+                {"repeat": 3, "do": FEDAVG["program"][0]["do"]},
+            ]}]},
+            "something else than rounds",
+        ),
+    ],
+)  # fmt: skip
+def test_why_all_must_have_come_first(fields, why):
+    found = awaited(make_plan(parse(fields), registry()))
+    assert why in found and bool(why) == bool(found)

@@ -77,6 +77,17 @@ def csv_of(folder, name, label="digit"):
     return {"csv": {"path": str(folder / f"{name}.csv"), "label": label}}
 
 
+def test_a_party_whose_samples_are_counted_has_as_many(files):
+    made = own(files)
+    made["parties"]["north"]["samples"] = 7
+    with pytest.raises(MeshError, match=r"the file says 7, and there are \d+ samples") as error:
+        examine(make_plan(parse(made), registry()))
+    assert error.value.where == "parties.north.samples" and error.value.instead.startswith("samples: ")
+    del made["parties"]["north"]["data"]
+    with pytest.raises(MeshError, match="counts a party's own `data`, and here are none"):
+        parse(made)
+
+
 def own(folder, **more):
     made = council()
     parties = {party: {"agents": [name], "data": csv_of(folder, name)} for party, (name,) in PARTIES.items()}
