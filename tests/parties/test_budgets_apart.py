@@ -170,7 +170,7 @@ def test_kills_at_random_charge_nothing_twice_and_nothing_too_little(tmp_path, q
     told = (f"{name} {len(own):,}, {more[name]} of them heard by nobody" for name, (own, _) in ledgers.items())
     print(f"\n{sum(killed.values())} kills ({', '.join(f'{count} of {name}' for name, count in killed.items())}), "
           f"{rounds} rounds, {absent} of them without somebody, {time.monotonic() - start:.0f} s: weights "
-          f"{'equal' if same else 'DIFFER'}; answers charged: "
+          f"{'equal' if same else 'DIFFER'}\n  answers charged: "
           + ", ".join(told)
     )  # fmt: skip
     assert sum(killed.values()) == KILLS and same
