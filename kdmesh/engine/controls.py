@@ -279,7 +279,10 @@ def _only(item: ProgramItem, student: str) -> ProgramItem:
 def _mesh(
     plan: Plan, agents: dict[str, AgentSpec], flows: list[FlowSpec], name: str, program: list[ProgramItem] | None = None
 ) -> MeshSpec:
-    """A mesh of a few of the agents. Owners of shards stay, frozen, so that the shards stay the same."""
+    """A mesh of a few of the agents. Owners of shards stay, frozen, so that the shards stay the same.
+
+    It is charged to no account: parties have no budget in it, and nobody trains with noise.
+    """
     spec = plan.spec
     owned = any(party.data for party in spec.parties.values())  # whose samples only their parties bring
     places = {name: one.model_copy(update={"privacy": None}) for name, one in spec.parties.items()} if owned else {}
@@ -297,7 +300,8 @@ def _mesh(
     return spec.model_copy(
         update={
             "name": name,
-            "agents": {**agents, **idle},
+            "agents": {one: _without_noise(agent) for one, agent in {**agents, **idle}.items()},
+            "train": spec.train.model_copy(update={"private": None}),
             "connect": [],
             "streams": kept,
             "consensus": {key: _left(node, key, agents, flows) for key, node in spec.consensus.items() if key in used},
@@ -308,6 +312,13 @@ def _mesh(
             "placement": "auto" if places else "together",
         }
     )
+
+
+def _without_noise(agent: AgentSpec) -> AgentSpec:
+    """An agent whose training no account pays for."""
+    if agent.train.private is None:
+        return agent
+    return agent.model_copy(update={"train": agent.train.model_copy(update={"private": None})})
 
 
 def _filtered(stream: StreamSpec, agents: dict[str, AgentSpec]) -> StreamSpec:

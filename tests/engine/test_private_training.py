@@ -12,6 +12,7 @@ from torch import nn
 
 from kdmesh.engine import accounts, teach
 from kdmesh.engine.check import examine
+from kdmesh.engine.controls import alone
 from kdmesh.engine.folder import manifest
 from kdmesh.engine.launch import run_once
 from kdmesh.engine.rates import find_rate
@@ -588,3 +589,12 @@ def test_who_was_told_of_private_samples_elsewhere_does_not_teach_either(tmp_pat
         note for note in found.marks if "What s says of public samples, and its weights, are made of nothing" in note
     ]
     assert [note for note in found.marks if "s discloses features to server" in note]
+
+
+@pytest.mark.parametrize("student", ["s", "reader"])
+def test_a_control_learns_without_noise_and_pays_nothing(tmp_path, student):
+    taught = {"from": "s", "to": "reader", "objective": "kl", "stream": "transfer"}
+    fields = clinic(tmp_path, drawn(100), ({**OWN, "stream": "own"}, taught), agents={"reader": {"model": MLP}})
+    control = make_plan(alone(make_plan(parse(fields), registry()), student, 5), registry())
+    assert (control.private_agents, control.withholding) == ([], [])
+    assert run_once(Request(control.spec, "inline"))[0]["agents"][student]["updates"] == 5
