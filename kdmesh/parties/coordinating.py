@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from kdmesh.spec import MeshSpec
 
 
+KEYED = (
+    ": pseudonyms are made with a key (KDMESH_PERSONAL_KEY), and another key makes other samples; "
+    "write data.personal.action: redact, or have all use one key"
+)
+
+
 @contextmanager
 def coordinated(
     spec: MeshSpec, address: str, certificates: Certificates, patience: float, say: Callable[[str], None]
@@ -46,11 +52,17 @@ def coordinated(
     silence = None if asked is None else asked.timeout
     why = awaited(plan)
     least, which = None if asked is None or why else asked.quorum, f", since {why}" if asked is not None and why else ""
-    with Coordinator(address, certificates, names, expected, patience, say, silence, sizes) as meeting:
+    with Coordinator(address, certificates, names, expected, patience, say, silence, sizes, keyed(spec)) as meeting:
         others = "" if host in LOOPBACK else ", which other machines can reach"
         say(f"listening on {host}:{meeting.port}{others}; waiting for {', '.join(names)}{which}")
         meeting.links(names, least)
         yield meeting
+
+
+def keyed(spec: MeshSpec) -> str:
+    """What to tell a party with other public samples, where a key made them."""
+    personal = None if spec.data is None else spec.data.personal
+    return KEYED if personal is not None and personal.action == "pseudonymise" else ""
 
 
 def refuse_apart(plan: Plan) -> None:

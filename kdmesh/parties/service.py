@@ -143,7 +143,8 @@ class Coordinator:
 
     ``expected``: what a party must say as it joins, by name: see :mod:`kdmesh.parties.joining`. ``patience``:
     seconds that parties may take to come, and, where ``silence`` is not shorter, to answer; ``say`` is told who comes
-    and who is refused; ``sizes``: by party, how many samples it has, as far as that is known before it comes.
+    and who is refused; ``sizes``: by party, how many samples it has, as far as that is known before it comes;
+    ``remark``: what a party is told whose public samples are others.
     """
 
     def __init__(
@@ -156,11 +157,12 @@ class Coordinator:
         say: Callable[[str], None] = lambda text: None,
         silence: float | None = None,
         sizes: Mapping[str, int] | None = None,
+        remark: str = "",
     ) -> None:
         self.names, self.expected, self.patience, self.say = list(names), dict(expected), patience, say
         self.silence = patience if silence is None else min(patience, silence)
         self._here: dict[str, Connection] = {}
-        self._sizes = dict(sizes or {})
+        self._sizes, self.remark = dict(sizes or {}), remark
         self._changed, self._over = threading.Condition(), False
         library = grpc()
         threads = ThreadPoolExecutor(2 * len(self.names) + 4, "kdmesh-join")
@@ -279,7 +281,7 @@ class Coordinator:
         if hello["mesh"] != self.expected["mesh"]:
             return "its mesh file says something else than the coordinator's (beside `data` of a party and the seed)"
         if hello["public"] != self.expected["public"]:
-            return "its public samples are others than the coordinator's (`data`)"
+            return f"its public samples are others than the coordinator's (`data`){self.remark}"
         if not 0 <= hello["samples"] <= MOST:
             return f"{hello['samples']:,} samples, and {MOST:,} are the most"
         if self._sizes.get(name, hello["samples"]) != hello["samples"]:

@@ -60,7 +60,7 @@ HELLO_OF = {"kdmesh": VERSION, "party": "north", "mesh": "m", "public": "p", "sa
 def coordinator(monkeypatch):
     made = Coordinator.__new__(Coordinator)
     made.names, made.expected, made.say = ["north"], {"mesh": "m", "public": "p"}, lambda text: None
-    made._here, made._sizes = {}, {}
+    made._here, made._sizes, made.remark = {}, {}, ""
     made._changed = service.threading.Condition()
     made._server = SimpleNamespace(stop=lambda grace: SimpleNamespace(wait=lambda: None))
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from kdmesh.backends.wire import pack, unpack
 from kdmesh.engine.check import examine
 from kdmesh.graph.planner import make_plan
+from kdmesh.parties.coordinating import keyed
 from kdmesh.parties.member import Member
+from kdmesh.parties.service import Coordinator
 from kdmesh.plugins import registry
+from kdmesh.privacy import keys
 from kdmesh.spec.read import parse
 
 TINY = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -56,3 +60,27 @@ def test_a_party_keeps_the_log_of_its_own(fields: dict[str, Any], tmp_path: Path
     assert unpack(member.answer(message)) == {"value": None}
     lines = [json.loads(line) for line in (tmp_path / "mine" / "personal.jsonl").read_text().splitlines()[1:]]
     assert [line.get("part", "") for line in lines] == [""] * SIZES["public"] + ["north"] * 12
+
+
+def test_who_has_another_key_is_told_why_its_public_samples_are_others(
+    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    for action in ("pseudonymise", "redact"):
+        fields["data"]["personal"]["action"] = action
+        spec, hellos = parse(fields), []
+        for name in ("one", "two"):
+            if not (tmp_path / name).exists():
+                keys.create(tmp_path / name)
+            monkeypatch.setenv("KDMESH_PERSONAL_KEY", str(tmp_path / name))
+            hellos.append(Member(spec, "north", tmp_path / "mine").hello())
+        made = Coordinator.__new__(Coordinator)
+        made.names, made.expected, made.remark = (
+            ["north"],
+            {key: hellos[0][key] for key in ("mesh", "public")},
+            keyed(spec),
+        )
+        made._here, made._sizes, made._changed = {}, {}, threading.Condition()
+        said += [made._fault("north", hello) for hello in hellos]
+    assert [bool(why) for why in said] == [False, True, False, False]
+    assert "write data.personal.action: redact, or have all use one key" in said[1]
