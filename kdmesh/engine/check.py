@@ -167,6 +167,13 @@ def _examined(
     if writers and found.reading.texts:
         what = "streams of texts that an agent writes are not run by this version"
         raise MeshError(what, where=f"streams.{next(iter(writers))}", instead="a stream `of` a split")
+    if found.reading.texts and plan.inputs:
+        edge = next(iter(plan.inputs.values()))
+        what = (
+            f"{edge.target} would see what {edge.source} says of texts in their place, which this version does not run"
+        )
+        instead = f"{{from: {edge.source}, to: {edge.target}, objective: kl, stream: transfer}}, or data of numbers"
+        raise MeshError(what, where=edge.where, instead=instead)
     labels.refuse(plan, found.table)
     unused.stratified(plan, found)
     labels.measured(plan, found)

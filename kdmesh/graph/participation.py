@@ -36,8 +36,13 @@ def check(plan: Plan) -> None:
     rounds = [line for stage in plan.stages for line in stage.program.body if isinstance(line, Repeat) and line.rounds]
     inner = any(isinstance(line, Repeat) for repeat in rounds for line in repeat.body)
     if len(plan.stages) != 1 or len(rounds) != 1 or inner:
-        what = "parties take part round by round: one stage, whose program has one repetition (`repeat`)"
-        raise MeshError(what, where=where, instead="rounds for all, or leave it out")
+        here = "its rounds have an inner one"
+        if len(plan.stages) != 1:
+            here = f"there are {len(plan.stages)} stages: {', '.join(stage.name for stage in plan.stages[:5])}"
+        elif len(rounds) != 1:
+            here = f"it has {len(rounds) or 'none'}"
+        what = f"parties take part round by round: one stage, whose program has one repetition (`repeat`); here {here}"
+        raise MeshError(what, where=where, instead="program: [{of: [...], repeat: 3, do: [...]}], or leave it out")
     if edge := next((edge for edge in plan.edges if edge.discloses in ("features", "labels")), None):
         what = f"{edge} brings what one party's samples are, on which others train also where that party is away"
         raise MeshError(what, where=edge.where, instead="all parties in all rounds: leave `participation` out")

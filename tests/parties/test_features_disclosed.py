@@ -320,3 +320,26 @@ def test_parties_in_processes_of_their_own_have_the_same_bits(spec, simulated, r
     assert [agent["weights_sha256"] for agent in summary["agents"].values()] == [
         agent["weights_sha256"] for agent in simulated["agents"].values()
     ]
+
+
+def test_texts_of_a_party_are_seen_by_nobody_as_features(tmp_path):
+    """Which is said of the flow, and not of the model that reads numbers."""
+    (tmp_path / "texts.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"no {one}", "label": "ab"[one % 2]}) for one in range(40))
+    )
+    tiny = {
+        "model_type": "bert",
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
+    reads = {
+        "model": {"hf": {"config": tiny, "tokenizer": {"characters": {}}}},
+        "taps": {"body": "bert.encoder.layer.0"},
+    }
+    made = {**MESH, "data": {"dataset": {"text": {"path": str(tmp_path / "texts.jsonl"), "label": "label"}}}}
+    made["agents"] = {**MESH["agents"], "a": reads, "b": reads}
+    with pytest.raises(MeshError, match="server would see what a says of texts in their place") as error:
+        examine(make_plan(parse(made), registry()))
+    assert error.value.where == "flows.1" and "objective: kl, stream: transfer" in error.value.instead

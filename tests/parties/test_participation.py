@@ -124,6 +124,13 @@ FEDAVG = {
 }  # fmt: skip
 
 
+LINES = FEDAVG["program"][0]["do"]
+
+
+def repeated(*lines):
+    return {**FEDAVG, "participation": {}, "program": [{"of": ["a", "b", "c", "server"], "do": [*lines]}]}
+
+
 def test_weights_are_averaged_of_who_takes_part():
     """FedAvg: who is drawn is sent the server's weights first, and alone counts in their mean."""
     found, _ = weights({**FEDAVG, "participation": {"attendance": [["north"], ["south"], ["south"]]}})
@@ -177,7 +184,9 @@ def test_a_run_that_stops_goes_on_to_the_same_bits(how, tmp_path):
         (apart(attendance=[["west"]] * 3), "there is no party 'west'"),
         (apart(attendance=[["north"], [], ["north"]]), "nobody takes part"),
         (apart(attendance=[["north"]] * 3, quorum=2), "have no effect"),
-        ({**apart(), "connect": [], "flows": ALONE}, "round by round"),
+        ({**apart(), "connect": [], "flows": ALONE}, r"round by round.* here there are 3 stages: a, b, c"),
+        (repeated({"repeat": 2, "do": LINES}, {"repeat": 2, "do": LINES}), r"round by round.* here it has 2"),
+        (repeated({"repeat": 2, "do": [{"repeat": 2, "do": LINES}, LINES[0]]}), "here its rounds have an inner one"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, said):
@@ -406,10 +415,7 @@ def taught(frozen):
         (counted("east"), "`samples` is not said of east"),
         (taught({"update": "frozen", "init_of": None}), "t -> a is sent before the first round"),
         (
-            {**FEDAVG, "participation": {}, "program": [{"of": ["a", "b", "c", "server"], "do": [
-                {"train": ["a", "b", "c"], "epochs": 1},
-                {"repeat": 3, "do": FEDAVG["program"][0]["do"]},
-            ]}]},
+            repeated({"train": ["a", "b", "c"], "epochs": 1}, {"repeat": 3, "do": LINES}),
             "something else than rounds",
         ),
     ],
