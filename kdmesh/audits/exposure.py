@@ -27,11 +27,13 @@ class Exposure:
         bits: how much of the secret its rank gives away.
         rank: among all candidates, from 1; equal losses share the middle of their ranks.
         candidates: how many there are, the canary among them.
+        last: the last of the ranks that equal losses share.
     """
 
     bits: float
     rank: float
     candidates: int
+    last: int
 
     @property
     def most(self) -> float:
@@ -45,21 +47,22 @@ def exposure(canary: float, others: np.ndarray) -> Exposure:
 
     if others.ndim != 1 or not len(others) or not np.isfinite(others).all() or not math.isfinite(canary):
         raise MeshError("losses that are none", where="exposure", instead="a finite loss for each candidate")
-    rank = 1 + float((others < canary).sum()) + float((others == canary).sum()) / 2
-    return Exposure(math.log2(len(others) + 1) - math.log2(rank), rank, len(others) + 1)
+    less, equal = int((others < canary).sum()), int((others == canary).sum())
+    rank = 1 + less + equal / 2
+    return Exposure(math.log2(len(others) + 1) - math.log2(rank), rank, len(others) + 1, 1 + less + equal)
 
 
 def p_value(found: Sequence[Exposure]) -> float:
     """How likely canaries that nobody learned are as much exposed in all, or more: their ranks are uniform then.
 
     By Fisher's method: ``-2 sum(log(rank / candidates))`` is chi-squared with two degrees of freedom for each, but for
-    the steps of ranks.
+    the steps of ranks. Of equal losses the last rank counts: the middle one would be rare more often than it says.
     """
     from scipy.stats import chi2
 
     if not found:
         raise MeshError("no canary", where="exposure", instead="at least one")
-    whole = -2 * sum(math.log(one.rank / one.candidates) for one in found)
+    whole = -2 * sum(math.log(one.last / one.candidates) for one in found)
     return float(chi2.sf(whole, 2 * len(found)))
 
 

@@ -30,7 +30,8 @@ class Membership:
         members: how many scores of samples that were learned.
         others: how many of samples that were not.
         auc: the probability that a member's score is the larger, half of ties counted: 0.5 by guessing.
-        auc_interval: of 95%, by the method of Hanley and McNeil, 1982.
+        auc_interval: of 95%, by the variance of Hanley and McNeil, 1982, at each area that there could be (Newcombe,
+            2006, method 5): where all are told apart, few samples still leave it wide.
         rate: the false positive rate that is asked for.
         found: members above the threshold.
         wrong: others above it, at most ``rate`` of them.
@@ -74,7 +75,7 @@ def measured(members: np.ndarray, others: np.ndarray, rate: float = 0.01) -> Mem
     found, wrong = int((members > threshold).sum()), int((others > threshold).sum())
     auc = _auc(members, others)
     return Membership(
-        len(members), len(others), auc, _hanley(auc, len(members), len(others)), rate, found, wrong,
+        len(members), len(others), auc, _newcombe(auc, len(members), len(others)), rate, found, wrong,
         exact_interval(found, len(members)),
     )  # fmt: skip
 
@@ -86,14 +87,24 @@ def _auc(members: np.ndarray, others: np.ndarray) -> float:
     return float((ranks.sum() - len(members) * (len(members) + 1) / 2) / (len(members) * len(others)))
 
 
-def _hanley(auc: float, members: int, others: int) -> tuple[float, float]:
-    """The interval of an area, by its standard error under exponential scores."""
+def _newcombe(auc: float, members: int, others: int) -> tuple[float, float]:
+    """The areas from which ``auc`` is not further than their own standard errors allow.
+
+    Newcombe, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part 2", 2006.
+    """
+    from scipy.optimize import brentq
     from scipy.stats import norm
 
-    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (members - 1) * (first - auc**2) + (others - 1) * (second - auc**2)
-    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * max(0.0, variance / (members * others)) ** 0.5
-    return max(0.0, auc - half), min(1.0, auc + half)
+    z, more = float(norm.ppf(0.5 + CONFIDENCE / 2)), (members + others) / 2 - 1
+
+    def beyond(area: float) -> float:
+        spread = 1 + more * (1 - area) / (2 - area) + more * area / (1 + area)
+        return (area - auc) ** 2 - z**2 * area * (1 - area) * spread / (members * others)
+
+    nearly = 1e-9  # at the ends the error is 0, and `auc` may be there
+    low = 0.0 if auc <= nearly else float(brentq(beyond, 0.0, min(auc, 1 - nearly)))
+    high = 1.0 if auc >= 1 - nearly else float(brentq(beyond, max(auc, nearly), 1.0))
+    return low, high
 
 
 def exact_interval(count: int, of: int) -> tuple[float, float]:

@@ -42,6 +42,25 @@ def test_the_area_of_normal_scores_is_as_known_and_its_interval_covers_it() -> N
     assert 180 <= covered <= 200
 
 
+def test_few_samples_told_apart_leave_the_area_uncertain() -> None:
+    for size, least in ((3, 0.5), (30, 0.9), (300, 0.98)):
+        apart = measured(np.arange(size) + 1000.0, np.arange(float(size)))
+        low, high = apart.auc_interval
+        assert apart.auc == high == 1.0 and least < low < 1.0
+        turned = measured(np.arange(float(size)), np.arange(size) + 1000.0).auc_interval
+        assert turned == pytest.approx((0.0, 1 - low))
+
+
+def test_losses_that_are_equal_do_not_make_exposure_rarer_than_it_is() -> None:
+    drawn, below = np.random.default_rng(0), 0
+    for _ in range(1000):  # of four texts two or three have the least loss, and the canary is any of them
+        losses = np.zeros(4)
+        losses[drawn.integers(2, 4) :] = 1.0
+        drawn.shuffle(losses)
+        below += exposed_by_chance([exposure(float(losses[0]), losses[1:])]) <= 0.4
+    assert below == 0, "the least that they can show is 2 in 4"
+
+
 @given(st.integers(1, 60), st.data())
 def test_an_exact_interval_has_its_tails(of: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, of))
@@ -89,7 +108,8 @@ def test_exposure_is_bits_of_rank_and_by_chance_it_is_uniform() -> None:
     others = np.arange(1.0, 1024.0)
     first, last = exposure(0.5, others), exposure(2000.0, others)
     assert first.bits == first.most == 10.0 and first.rank == 1 and last.bits == 0.0
-    assert exposure(1.0, np.array([1.0, 2.0, 3.0])).rank == 1.5
+    shared = exposure(1.0, np.array([1.0, 2.0, 3.0]))
+    assert (shared.rank, shared.last) == (1.5, 2)
     drawn = np.random.default_rng(0)
     values = []
     for _ in range(400):
