@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 SHOWN = 8
 """Hexadecimal digits of a pseudonym."""
+GROUPED = frozenset(
+    {"CREDIT_CARD", "IBAN", "MAC_ADDRESS", "PHONE", "UK_NHS", "US_BANK_NUMBER", "US_NPI", "US_SSN", "VIN"}
+)
+"""Kinds whose values are the same however their letters and digits are parted; in others a mark may tell two apart."""
 Tag = tuple[int, int, str]
 
 
@@ -33,8 +38,9 @@ def redacted(kind: str, value: str) -> str:
 class Pseudonyms:
     """The kind with a name that is the same wherever the value is, and that nobody without the key can make.
 
-    Values are equal where their letters and digits are: `+1 202-555-0100` and `+12025550100` have one name. Of 2^32
-    names two values may share one by chance, of 10,000 values with a probability of about 1%.
+    Values are equal but for case, width and blanks; of kinds that are written in groups, where their letters and digits
+    are: `+1 202-555-0100` and `+12025550100` have one name, `1.12.1.1` and `11.2.1.1` two. Of 2^32 names two values may
+    share one by chance, of 10,000 values with a probability of about 1%.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,8 +53,11 @@ class Pseudonyms:
 
     def __call__(self, kind: str, value: str) -> str:
         """`[EMAIL-3fa29c01]`."""
-        plain = "".join(one for one in value.casefold() if one.isalnum()) or value
-        return f"[{kind}-{self._secret.tag(plain.encode(), 'pseudonym', kind)[:SHOWN]}]"
+        same = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold())
+        shown = "".join(one for one in same if unicodedata.category(one) != "Cf")  # no joiners, no soft hyphens
+        plain = "".join(filter(str.isalnum, shown)) if kind in GROUPED else " ".join(shown.split())
+        written = (plain or value).encode("utf-8", "surrogatepass")
+        return f"[{kind}-{self._secret.tag(written, 'pseudonym', kind)[:SHOWN]}]"
 
 
 class Changed(NamedTuple):

@@ -10,19 +10,35 @@ from kdmesh.contracts.recogniser import Entity, Recogniser
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+DIGITS = {first + one: ord("0") + one for first in (0x660, 0x6F0, 0x966) for one in range(10)}  # Arabic, Devanagari
+WIDE = {one: one - 0xFEE0 for one in range(0xFF01, 0xFF5F)}
+BLANKS = dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], ord(" "))
+HYPHENS = dict.fromkeys([0x2010, 0x2011, 0x2012, 0x2013, 0x2212], ord("-"))
+PLAIN = {**DIGITS, **WIDE, **BLANKS, **HYPHENS}
+"""Characters that stand for one of ASCII, as word processors and other scripts write it."""
+GROUP = re.compile("[^ -]+")
+UNSEEN = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]+")
+"""Characters that show nothing: soft hyphens, joiners, and blanks of no width."""
+
 
 class ByPattern(Recogniser):
     """Finds what its patterns match and :meth:`is_one` takes, from left to right.
+
+    Digits, marks, blanks and hyphens of other scripts and widths are read as those of ASCII. A text with characters
+    that show nothing is looked at as it is, and without them.
 
     Attributes:
         kind: what is found.
         patterns: each tried on the whole text. A group `one`, if there is one, is what counts; the rest is around it.
         hint: characters of which a text without any holds none; "": it may.
+        grouped: a match may have taken groups beside it that are not its own, as the date after a card's number:
+            where the whole is none, the longest runs of groups that are one count.
     """
 
     kind: ClassVar[str]
     patterns: ClassVar[tuple[re.Pattern[str], ...]]
     hint: ClassVar[str] = ""
+    grouped: ClassVar[bool] = False
 
     def is_one(self, found: str) -> bool:
         """Whether what a pattern matched is what is sought: by a checksum, or what numbers there are."""
@@ -30,9 +46,20 @@ class ByPattern(Recogniser):
 
     def find(self, texts: Sequence[str]) -> list[list[Entity]]:
         """What the patterns match in each text."""
-        return [list(self._in(text)) for text in texts]
+        return [self._in(text) for text in texts]
 
-    def _in(self, text: str) -> Iterator[Entity]:
+    def _in(self, text: str) -> list[Entity]:
+        if text.isascii():
+            return [*self._matched(text)]
+        text = text.translate(PLAIN)
+        found = dict.fromkeys(self._matched(text))
+        if UNSEEN.search(text):
+            seen = [at for at, one in enumerate(text) if not UNSEEN.match(one)]
+            for start, end, kind in self._matched(UNSEEN.sub("", text)):
+                found[Entity(seen[start], seen[end - 1] + 1, kind)] = None
+        return sorted(found)
+
+    def _matched(self, text: str) -> Iterator[Entity]:
         if self.hint and not any(one in text for one in self.hint):
             return
         for pattern in self.patterns:
@@ -40,6 +67,21 @@ class ByPattern(Recogniser):
             for match in pattern.finditer(text):
                 if self.is_one(match[group]):
                     yield Entity(*match.span(group), self.kind)
+                elif self.grouped:
+                    start = match.start(group)
+                    groups = [(start + one.start(), start + one.end()) for one in GROUP.finditer(match[group])]
+                    yield from self._among(text, groups)
+
+    def _among(self, text: str, groups: list[tuple[int, int]]) -> Iterator[Entity]:
+        """What is one among the groups of a match that as a whole is none: the longest runs of them."""
+        for size in range(len(groups), 0, -1):
+            for first in range(len(groups) - size + 1):
+                start, end = groups[first][0], groups[first + size - 1][1]
+                if self.is_one(text[start:end]):
+                    yield from self._among(text, groups[:first])
+                    yield Entity(start, end, self.kind)
+                    yield from self._among(text, groups[first + size :])
+                    return
 
 
 def digits(text: str) -> list[int]:

@@ -7,15 +7,17 @@ import re
 from kdmesh.builtin.recognisers._base import ByPattern
 
 SHORTEST, LONGEST = 15, 34
+SIGN = "[A-Za-z0-9]"  # written out: where case is ignored, A-Z takes letters beyond ASCII too, which are no digits
 
 
 class Iban(ByPattern):
     """A country, two check digits, and 11 to 30 characters of the account, in one run or in groups of four."""
 
     kind = "IBAN"
+    grouped = True
     patterns = (
-        re.compile(r"(?<!\w)[A-Z]{2}\d{2}[A-Z0-9]{11,30}(?!\w)", re.IGNORECASE),
-        re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?(?!\w)", re.IGNORECASE),
+        re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}{SIGN}{{11,30}}(?!\w)"),
+        re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}(?: {SIGN}{{4}}){{2,7}}(?: {SIGN}{{1,4}})?(?!\w)"),
     )
 
     def is_one(self, found: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class Words(Recogniser):
-    """Finds the entries of ``words``, and the lines of the file ``path``, as ``kind``: whole words, longest first."""
+    """Finds the entries of ``words``, and the lines of the file ``path``, as ``kind``: whole words, longest first.
+
+    An entry with accents is found however these are encoded: in one character with the letter, or after it.
+    """
 
     def __init__(self, words: list[str], path: str | None, kind: str, ignore_case: bool) -> None:
         entries = {*words, *(() if path is None else _lines(Path(path)))}
+        entries |= {unicodedata.normalize(form, one) for one in entries for form in ("NFC", "NFD")}
         ordered = sorted(entries, key=lambda one: (-len(one), one))
         self._kind = kind
         self._pattern = re.compile(
