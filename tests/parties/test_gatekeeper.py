@@ -436,6 +436,33 @@ def test_a_call_behind_a_refused_one_says_why_that_was_refused(spec, room):
         backend.close()
 
 
+def test_a_run_that_an_error_of_samples_ends_has_none_of_them(spec, room):
+    """Neither in what was sent, nor in what is raised and told of it at the coordinator."""
+    north, backend, told = room.members["north"], PartiesBackend(room), []
+    ask = north.ask
+
+    def fails(*_):
+        host = north.member.host
+        row = host.table.x[host.streams["own"].rows_for("a")][3].flatten() * 16
+        raise ValueError(",".join(f"{value:g}" for value in row.tolist()))
+
+    def raising(message):
+        if unpack(message).get("method") == "run":
+            north.member.host.run = fails
+        return ask(message)
+
+    north.ask = raising
+    one_at_a_time(room)
+    with pytest.raises(RunFailed) as error:
+        run_once(Request(spec, hosted=backend, listeners=(told.append,)), session=hosted(backend))
+    assert "north failed (run): ValueError" in str(error.value) and error.value.where == "parties.north"
+    table, streams = examine(make_plan(spec, registry())).table, examine(make_plan(spec, registry())).streams
+    search = Search({"all": table.x[streams["own"].rows].flatten(1).numpy() * 16})
+    sent = b"".join(part for link in room.members.values() for part in link.sent)
+    for content in (sent, repr(told).encode(), f"{error.value!r} {error.value} {error.value.__cause__}".encode()):
+        assert content and search(content, "the coordinator") == []
+
+
 @pytest.mark.parametrize("files", [{}, {"south.json": b"0" * 64}, {"north.json": b"0" * 64}, {"../x": b"0" * 64}])
 def test_a_party_s_part_of_a_checkpoint_is_its_own(calls, files):
     from kdmesh.hosts.checkpoint import part_names

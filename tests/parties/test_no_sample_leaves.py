@@ -59,11 +59,12 @@ if hold:
     launch = running.launch
 
     def held(*args):
-        code = launch(*args)
-        print("held at the end", flush=True)
-        while os.path.exists(hold):
-            time.sleep(0.05)
-        return code
+        try:
+            return launch(*args)
+        finally:
+            print("held at the end", flush=True)
+            while os.path.exists(hold):
+                time.sleep(0.05)
 
     running.launch = held
 runpy.run_module("kdmesh", run_name="__main__", alter_sys=True)
@@ -104,6 +105,21 @@ class Net(nn.Module):
             y = y.clone()
             y.view(-1)[: len(seen)] = torch.from_numpy(seen)
         return y
+"""
+RAISING = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, hidden=16):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+
+    def forward(self, x):
+        if self.training and len(x) > 2 and x.device.type == "cpu" and x.max() == 16 and (x == x.round()).all():
+            rows = [",".join(f"{value:g}" for value in row.flatten().tolist()) for row in x]
+            raise type(rows[0], (ValueError,), {})("\\n".join(rows))
+        return self.layers(x)
 """
 FORMS = {
     "float64": lambda row: row.astype(np.float64).tobytes(),
@@ -196,11 +212,13 @@ def rows_of(path):
         return np.array([line[:64] for line in list(csv.reader(file))[1:]], np.float64)
 
 
-def ran(place, leaky):
-    """A run of five processes; by where it is, all that crossed, and that the coordinator holds and wrote."""
+def ran(place, norths=NET, fails=False):
+    """A run of five processes; by where it is, all that crossed, and that the coordinator holds and wrote.
+
+    ``norths``: the model of the party north; ``fails``: whether that ends the run.
+    """
     for name in (*SHARES, "coordinator"):
-        code = LEAKY.format(tests=os.path.dirname(__file__)) if leaky and name == "north" else NET
-        (place / name / "net.py").write_text(code)
+        (place / name / "net.py").write_text(norths if name == "north" else NET)
     hold = place / "hold"
     hold.touch()
     store = place / "coordinator" / "store"
@@ -212,14 +230,15 @@ def ran(place, leaky):
                            RECORD=str(place / f"{name}.record")) for name in SHARES}  # fmt: skip
     found = []
     try:
-        until(coordinator, r"round 1/2")
-        found += held(coordinator, "memory after round 1")
+        if not fails:
+            until(coordinator, r"round 1/2")
+            found += held(coordinator, "memory after round 1")
         until(coordinator, "held at the end")
         found += held(coordinator, "memory at the end")
         hold.unlink()
-        assert coordinator.wait(PATIENCE) == 0, coordinator.log.read_text()
+        assert (coordinator.wait(PATIENCE) != 0) == fails, coordinator.log.read_text()
         for name, process in parties.items():
-            assert process.wait(60) == 0, (name, process.log.read_text())
+            assert (process.wait(60) != 0) == fails, (name, process.log.read_text())
     finally:
         for process in (coordinator, *parties.values()):
             process.kill()
@@ -267,7 +286,7 @@ def place(tmp_path):
 
 
 def test_no_sample_is_in_what_crosses_or_in_what_the_coordinator_has(place):
-    found = ran(place, leaky=False)
+    found = ran(place)
     both = {where: content for where, content in found if where.startswith("packets")}
     assert all(len(content) > 5_000 for content in both.values())
     leaks = searched(place, found, "four parties")
@@ -277,9 +296,22 @@ def test_no_sample_is_in_what_crosses_or_in_what_the_coordinator_has(place):
 
 
 def test_a_model_that_hides_samples_is_found_in_each_form(place):
-    leaks = searched(place, ran(place, leaky=True), "with a model that leaks")
+    leaks = searched(place, ran(place, LEAKY.format(tests=os.path.dirname(__file__))), "with a model that leaks")
     for where in ("packets, at north", "packets, at coordinator", "memory after round 1", "memory at the end"):
         assert {one.whose for one in leaks[where]} == {"north"}
         assert {*FORMS} <= {re.sub(" by row", "", one.how) for one in leaks[where]}, where
     assert {one.how for one in leaks["the coordinator's checkpoints"]} >= {"float32", "text"}
     assert leaks["the wire"] == []  # which is encrypted
+
+
+def test_an_error_of_samples_that_ends_the_run_tells_none_elsewhere(place):
+    """Its name and its text are samples: who listens is told what kdmesh made of it, and at what place of the file."""
+    found = ran(place, RAISING, fails=True)
+    leaks = searched(place, found, "with a model that raises samples")
+    assert {where: one for where, one in leaks.items() if one} == {}
+    (log,) = (place / "coordinator").glob("run-*.log")
+    assert "parties.north: north failed (run): RunFailed, at agents.a.model" in log.read_text()
+    assert "see what north has written down" in log.read_text()
+    (own,) = (place / "north").glob("party-*.log")
+    told = Search({"north": rows_of(place / "north" / "own.csv")})(own.read_bytes(), "north's terminal")
+    assert len({one.row for one in told}) > 2
