@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 DAY = "2026-12-01"
 META = "https://github.com/meta-llama/llama-models/blob/a9c89c471f793423afd4cc3ca8671d6e56fe64cb/models/"
+COMMONS = (
+    "https://github.com/creativecommons/creativecommons.org/blob/07349807cdcaff33b9f5dced4ed3e42563841ee9/docroot/"
+    "legalcode"
+)
 ARCHIVED = "https://github.com/OpenTermsArchive/genai-eu-versions, "
 
 ALL: dict[Purpose, Answer] = dict.fromkeys(PURPOSES, "against")
@@ -50,11 +54,9 @@ def _llama(key: str, version: str, folder: str) -> Terms:
     )
 
 
-def _commons(parts: str, at: str, clauses: tuple[Clause, ...]) -> Terms:
-    key = f"CC-{parts.upper()}-4.0"
-    return Terms(
-        key, f"Creative Commons {parts.upper()}", "4.0", f"https://github.com/creativecommons/{at}", DAY, clauses
-    )
+def _commons(parts: str, clauses: tuple[Clause, ...]) -> Terms:
+    key, name = f"CC-{parts.upper()}-4.0", f"Creative Commons {parts.upper()}"
+    return Terms(key, name, "4.0", f"{COMMONS}/{parts}_4.0.html", DAY, clauses)
 
 
 def _alike(parts: str) -> Clause:
@@ -68,7 +70,6 @@ def _alike(parts: str) -> Clause:
     )
 
 
-_AT, _BY = "cc-legal-tools-data", "docs/licenses/by"
 _SHOWN = Clause(
     "attribution",
     "3(a)(1)",
@@ -141,22 +142,10 @@ _READ = (
             ),
         ),
     ),
-    _commons("by", f"{_AT}/blob/019dfef984b9064b7fb02fb56c4a3b5e899d8ce1/{_BY}/4.0/legalcode.en.html", (_FREE, _SHOWN)),
-    _commons(
-        "by-sa",
-        f"{_AT}/blob/01b53042d4c6a13134d72c4d6138c30759f5cb17/{_BY}-sa/4.0/legalcode.en.html",
-        (_FREE, _SHOWN, _alike("BY-SA")),
-    ),
-    _commons(
-        "by-nc",
-        f"{_AT}/blob/019dfef984b9064b7fb02fb56c4a3b5e899d8ce1/{_BY}-nc/4.0/legalcode.en.html",
-        (_NO_GAIN, _SHOWN),
-    ),
-    _commons(
-        "by-nc-sa",
-        "creativecommons.org/blob/07349807cdcaff33b9f5dced4ed3e42563841ee9/docroot/legalcode/by-nc-sa_4.0.html",
-        (_NO_GAIN, _SHOWN, _alike("BY-NC-SA")),
-    ),
+    _commons("by", (_FREE, _SHOWN)),
+    _commons("by-sa", (_FREE, _SHOWN, _alike("BY-SA"))),
+    _commons("by-nc", (_NO_GAIN, _SHOWN)),
+    _commons("by-nc-sa", (_NO_GAIN, _SHOWN, _alike("BY-NC-SA"))),
     Terms(
         "LicenseRef-llama2",
         "Llama 2 Community License",
