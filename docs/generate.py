@@ -60,6 +60,7 @@ from kdmesh.spec.canaries import CanariesSpec
 from kdmesh.spec.elsewhere import fields as fields_of
 from kdmesh.spec.explain import words_of
 from kdmesh.spec.flows import DenominatorSpec
+from kdmesh.spec.licences import LicencesSpec
 from kdmesh.spec.personal import PersonalSpec
 from kdmesh.spec.prepare import PrepareSpec
 from kdmesh.spec.train import EarlyStopping, KeepBest, PrivateTraining
@@ -692,6 +693,7 @@ placement: auto
 parties: {clinic: {agents: t, data: {csv: {path: clinic.csv, label: y}}}}
 participation: {quorum: 1}
 keep: {checkpoints: end}
+licences: {purpose: commercial}
 """,
     RetentionSpec: """\
 checkpoints: end
@@ -730,6 +732,7 @@ seed: 0
 prepare: [{columns: numbers, impute: median, scale: standard}]
 personal: {action: redact, profile: hipaa}
 canaries: {kind: random, count: 64}
+licence: CC-BY-4.0
 """,
     CanariesSpec: """\
 kind: secret
@@ -739,6 +742,10 @@ prompt: "Guest {number}:"
 text: " the code is {secret}."
 characters: "0123456789"
 length: 8
+""",
+    LicencesSpec: """\
+purpose: commercial
+policy: strict
 """,
     PersonalSpec: """\
 action: pseudonymise
@@ -833,6 +840,7 @@ init_of: null
 labels: [0, 1, 2]
 gate: {gap: {of: s}}
 on_loss: drop
+licence: null
 count: 3
 """,
     ViewSpec: """\
@@ -1308,6 +1316,7 @@ BOUNDS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
 HEADINGS: dict[type[Strict], str] = {
     MeshSpec: "The file",
     DataSpec: "`data`",
+    LicencesSpec: "`licences`",
     PersonalSpec: "`data.personal`",
     CanariesSpec: "`data.canaries`",
     PrepareSpec: "`data.prepare.N`, and `agents.NAME.prepare.N`",

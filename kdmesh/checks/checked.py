@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kdmesh.checks.bases import bases
+from kdmesh.checks.licences import Licences
+
 if TYPE_CHECKING:
     import torch
 
+    from kdmesh.graph.plan import Plan
     from kdmesh.hosts.compression.pruning import Pruned
     from kdmesh.hosts.preprocessing import Preprocessor
     from kdmesh.hosts.rehearsal import Kind
@@ -50,6 +54,12 @@ class Checked:
     served: dict[str, dict[str, Any]] = field(default_factory=dict)  # what was found at endpoints, by agent
     pairs: dict[str, torch.Tensor] = field(default_factory=dict)  # by agent, the rows of which it reads both answers
     learned: dict[str, list[Any]] = field(default_factory=dict)  # what agents have learned at the end: see lineage.py
+
+    licences: Licences = field(default_factory=Licences)  # of what agents learn from
+
+    def origins(self, plan: Plan) -> dict[str, dict[str, Any]]:
+        """By agent what its folder keeps of licences, and of what it began with."""
+        return {name: {**self.licences.record(name), "bases": bases(plan, name, self.given)} for name in plan.owner}
 
     def mark(self, text: str) -> None:
         """Note what whoever reads the figures must know."""

@@ -10,9 +10,9 @@ import torch
 
 from kdmesh.errors import MeshError
 from kdmesh.files import CONFIG, OURS, WEIGHTS, read
+from kdmesh.graph.heard import links, reached
 from kdmesh.graph.looked_up import lookup
 from kdmesh.graph.served import is_served
-from kdmesh.hosts.modules import origin
 from kdmesh.plugins import registry
 from kdmesh.spec import DataSpec
 from kdmesh.streams.learned import LEARNED, Leak, Record, carried, changes, in_header, overlap, record, untold
@@ -156,25 +156,13 @@ def _everything(
 
     ``table``: the samples of which a record may have sums.
     """
-    before: dict[str, dict[str, None]] = {}  # node -> those that it hears, follows, or starts like
-    for edge in plan.edges:
-        before.setdefault(edge.target, {})[edge.source] = None
-    for target, sources in plan.merging.sources().items():
-        before.setdefault(target, {}).update(dict.fromkeys(sources))
-    for name, owner in plan.owner.items():
-        ema = plan.spec.agents[owner].ema
-        alike = [other for other, of in plan.owner.items() if of == owner]  # what one of them learns all have learned
-        before.setdefault(name, {}).update(dict.fromkeys([*alike, origin(plan, owner), *([ema.of] if ema else [])]))
+    before = links(plan)
     records: dict[Parts, Record] = {}
     begun: dict[str, Learned] = {}
     for name, owner in plan.owner.items():
-        reached = {name: None}
-        for node in (waiting := [name]):  # grows while it is read
-            new = [other for other in before.get(node, ()) if other not in reached]
-            reached.update(dict.fromkeys(new))
-            waiting += new
-        learned: Learned = [_own(plan, found, data, reached, records, table)] if owner in plan.trainable else []
-        learned += [one for node in reached if node in plan.owner for one in loaded[plan.owner[node]]]
+        nodes = reached(name, before)
+        learned: Learned = [_own(plan, found, data, nodes, records, table)] if owner in plan.trainable else []
+        learned += [one for node in nodes if node in plan.owner for one in loaded[plan.owner[node]]]
         begun[name] = [one for number, one in enumerate(learned) if one not in learned[:number]]
     return begun
 

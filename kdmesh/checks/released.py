@@ -15,12 +15,12 @@ from kdmesh.checks.budget import epoch_steps, phase_steps, walked
 from kdmesh.checks.private_training import Private, private_steps
 from kdmesh.errors import MeshError
 from kdmesh.graph import budgets
+from kdmesh.graph.heard import origin
 from kdmesh.graph.private import agents_of, private_streams
 from kdmesh.graph.private_training import told
 from kdmesh.graph.program import Publish
 from kdmesh.graph.reach import behind, consensus_from
 from kdmesh.graph.sources import below
-from kdmesh.hosts.modules import origin
 from kdmesh.privacy.accounting import Gaussian, calibrated, epsilons
 from kdmesh.privacy.ledger import Budget
 from kdmesh.privacy.sensitivity import SAMPLE

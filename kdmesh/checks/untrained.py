@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdmesh.errors import MeshError
-from kdmesh.hosts.modules import origin
+from kdmesh.graph.heard import origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

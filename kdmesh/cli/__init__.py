@@ -19,6 +19,7 @@ from kdmesh.cli import (
     forget,
     label,
     ledger,
+    lineage,
     offered,
     party,
     personal,
@@ -31,6 +32,7 @@ from kdmesh.cli import (
     runs,
     schema,
     select,
+    sign,
     store,
     sweep,
     topologies,
@@ -48,12 +50,14 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     run, resume, compare, sweep, find_rate, label, select, predict, evaluate, audit, export, report, watch, runs, store,
-    party, ledger, personal, forget, plan, draw, check, schema, topologies, verify, plugins,
+    party, ledger, personal, forget, plan, draw, check, schema, topologies, lineage,
+    sign, verify, plugins,
 )  # fmt: skip
 """Modules with ``add(subparsers)``, which is cheap, and ``execute(args) -> int``, which imports what it needs."""
 WORK = tuple(one.execute for one in (run, resume, compare, sweep, find_rate, label))  # they do more than to print
 SHORT = tuple(
-    one.execute for one in (runs, store, ledger, personal, plan, draw, check, schema, topologies, verify, plugins)
+    one.execute
+    for one in (runs, store, ledger, personal, plan, draw, check, schema, topologies, lineage, verify, plugins)
 )
 """What they make is small, and nearly all of it lives until they end: to look for garbage takes time for nothing."""
 

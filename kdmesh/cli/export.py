@@ -36,6 +36,9 @@ def add(commands: Any) -> None:
         type=_tolerance,
         help="how far a logit or value may be from the agent's (default: 0.0001; int8: any, with --data)",
     )
+    command.add_argument(
+        "--name", metavar="NAME", help="by which it is given to others (default: the agent's): licences may ask for one"
+    )
     command.add_argument("--llama-cpp", metavar="DIR", help="gguf, ollama: a checkout of llama.cpp, which converts")
     command.add_argument("--numbers", metavar="TYPE", help="gguf, ollama: f16 (the default), f32, bf16 or q8_0")
     command.add_argument("--data", metavar="FILE", help="score the file and the agent on these labelled samples")
@@ -71,7 +74,8 @@ def execute(args: argparse.Namespace) -> int:
     inputs = None if args.data is None else read_inputs(args, trained, "--data", labelled=True)
     folder = Path(args.out) if args.out is not None else Path(args.folder) / form.name
     with progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None) as told:
-        found = exporting.export(trained, form, folder, args.tolerance, inputs, args.label, told)
+        found = exporting.export(trained, form, folder, args.tolerance, inputs, args.label, told, args.name or "")
+    _owed(args)
     _print(found, form.title)
     return 0
 
@@ -91,7 +95,10 @@ def _gguf(args: argparse.Namespace) -> int:
     folder = Path(args.out) if args.out is not None else Path(args.folder) / args.to
     inputs = None if args.data is None else read_inputs(args, trained, "--data", labelled=True)
     with progress(0 if inputs is None else 2 * len(inputs), args.quiet or inputs is None) as told:
-        found = gguf.export(trained, args.to, folder, args.llama_cpp, numbers, args.tolerance, inputs, args.label, told)
+        found = gguf.export(
+            trained, args.to, folder, args.llama_cpp, numbers, args.tolerance, inputs, args.label, told, args.name or ""
+        )
+    _owed(args)
     record, compared = found.record, found.record["compared"]
     size = (found.folder / record["file"]).stat().st_size
     print(f"{record['agent']} as {gguf.FORMS[args.to]}: {found.folder / record['file']}, {_bytes(size)}, {numbers}")
@@ -106,6 +113,16 @@ def _gguf(args: argparse.Namespace) -> int:
     if args.to == "ollama":
         print(f"  ollama create NAME -f {found.folder / gguf.MODELFILE}")
     return 0
+
+
+def _owed(args: argparse.Namespace) -> None:
+    """Say where a licence of what the agent learned from asks for another name."""
+    from kdmesh.inference.export import owed
+    from kdmesh.report import layout
+
+    name = args.name or Path(args.folder).resolve().name
+    if why := owed.wrong_name(owed.origin(Path(args.folder)), name):
+        print("\n".join(layout.wrap(f"note: {why}", layout.terminal_width(), "  ")))
 
 
 def _print(found: Exported, title: str) -> None:

@@ -32,9 +32,11 @@ def execute(args: argparse.Namespace) -> int:
 
         print(dump(plan.spec.dump()), end="")
         return 0
+    from kdmesh.checks import licences
     from kdmesh.graph.unkept import unkept
     from kdmesh.plugins import registry
     from kdmesh.report import layout
+    from kdmesh.report.licences import judged
     from kdmesh.report.plan_text import plan_json, plan_text
 
     if args.json:
@@ -42,6 +44,10 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     width = layout.terminal_width()
     print(plan_text(plan, width=width))
+    found = licences.examine(plan)
+    lines = ["", *judged(found.asked, found.where, found.own, width)] if found.asked else []
+    lines += [f"note: {text}" for text in (*found.notes, *found.marks)]
+    print("".join(f"{part}\n" for line in lines for part in layout.wrap(line, width, "  ")), end="")
     if os.environ.get("KDMESH_STORE") != "off":  # whose constants come with torch
         for name, one in unkept(plan, registry()).items():
             print("\n".join(layout.wrap(one.told(name), width, "  ")))

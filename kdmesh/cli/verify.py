@@ -19,6 +19,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--sum", metavar="SHA256", help="what `kdmesh verify` said when the run was new: that the sums themselves stand"
     )
+    command.add_argument(
+        "--key", metavar="FILE", help="a public key: whether the files are those that were signed with its private one"
+    )
     command.set_defaults(execute=execute)
 
 
@@ -45,11 +48,18 @@ def execute(args: argparse.Namespace) -> int:
     from kdmesh.contracts.run_files import SUMS
     from kdmesh.engine.verifying import verify
     from kdmesh.files import sha256
+    from kdmesh.provenance.lineage import other_version
+    from kdmesh.provenance.signing import faults
 
     root = Path(args.run)
+    if args.key is not None and not (root / SUMS).exists():  # an agent's folder, say: the signature alone covers it
+        return _signed(faults(root, Path(args.key)))
     found = verify(root)
     _forgotten(root)
     _expired(root)
+    found.faults += [why] if (why := other_version(root)) else []
+    signed = [] if args.key is None else faults(root, Path(args.key))
+    found.faults += [line for line in signed if line not in found.faults]
     of_sums = sha256(root / SUMS)
     if args.sum is not None and args.sum.strip().lower() != of_sums:
         found.faults.insert(0, f"{SUMS} is not the one whose sum was given: it has {of_sums}")
@@ -61,7 +71,18 @@ def execute(args: argparse.Namespace) -> int:
         count = len(found.faults)
         say(f"{count:,} {'fault' if count == 1 else 'faults'}; {len(found.known):,} files have sums")
         return 1
-    say(f"{len(found.known):,} files are as they were written")
+    say(f"{len(found.known):,} files are as they were written{', and signed' if args.key is not None else ''}")
     if args.sum is None:
         say(f"keep this apart from the folder, for --sum: {of_sums}")
     return 0
+
+
+def _signed(faults: list[str]) -> int:
+    for line in faults:
+        say(line)
+    say(
+        f"{len(faults):,} {'fault' if len(faults) == 1 else 'faults'}"
+        if faults
+        else "the files are as they were signed"
+    )
+    return 1 if faults else 0

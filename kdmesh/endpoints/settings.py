@@ -76,6 +76,11 @@ class EndpointConfig(Config):
         pattern="^[0-9a-f]{64}$",
         description="of the file that is served, where you know it: answers are kept by it",
     )
+    terms: str | None = Field(
+        None,
+        min_length=1,
+        description="the terms of service under which it answers, by name: openai services agreement",
+    )
     insecure: bool = Field(
         False, description="true: plain http to another machine, where everybody between can read it"
     )

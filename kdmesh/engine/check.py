@@ -14,8 +14,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdmesh.checks import (
+    bases,
     drawn,
     labels,
+    licences,
     lineage,
     lonely,
     looked_up,
@@ -25,6 +27,7 @@ from kdmesh.checks import (
     pruned,
     released,
     served,
+    shared_base,
     texts,
     unanswered,
     untrained,
@@ -41,6 +44,7 @@ from kdmesh.graph import inputs
 from kdmesh.graph.disclosed import told as disclosed
 from kdmesh.graph.edges import LABELS
 from kdmesh.graph.gates import OF_VALIDATION, gates
+from kdmesh.graph.heard import origin
 from kdmesh.graph.idle import idle, untaught
 from kdmesh.graph.reach import consensus_from, readers, sources
 from kdmesh.graph.unkept import unkept
@@ -48,7 +52,7 @@ from kdmesh.graph.unrun import refuse_unrun
 from kdmesh.hosts import guard, making, noised, parameters
 from kdmesh.hosts.compression.pruning import Pruned, pruned_of
 from kdmesh.hosts.modes import held
-from kdmesh.hosts.modules import build, origin, output
+from kdmesh.hosts.modules import build, output
 from kdmesh.hosts.preprocessing import Preprocessor
 from kdmesh.hosts.rehearsal import kinds_of, rehearse
 from kdmesh.hosts.source import Source
@@ -56,8 +60,11 @@ from kdmesh.hosts.standing import Given
 from kdmesh.hosts.taps import Taps
 from kdmesh.placement import sizes
 from kdmesh.plugins import registry
+from kdmesh.report import layout
+from kdmesh.report.licences import judged
 from kdmesh.signals.lazy import FactoredLogits, Lazy, dense, leaves
 from kdmesh.spec.code import told
+from kdmesh.spec.data import licence_of
 from kdmesh.store import default_root
 from kdmesh.streams.private import learnable, told_part
 from kdmesh.streams.remarks import leaks, remarks
@@ -93,7 +100,7 @@ def check(plan: Plan) -> list[str]:
     if table.y is not None and table.y.dim() == 2:
         count = table.y.shape[1]
         classes = f", lists of up to {count} candidates" if table.lists else f", {count} {table.kind}"
-    lines = [f"data: {len(table)} {kind}{classes}; licence: {table.licence}"]
+    lines = [f"data: {len(table)} {kind}{classes}; licence: {licence_of(plan.spec.data, table.licence)}"]
     if table.labels:
         more = ", ..." if len(table.labels) > SHOWN else ""
         lines.append(f"{table.kind or 'classes'}: {', '.join(table.labels[:SHOWN])}{more}")
@@ -109,6 +116,7 @@ def check(plan: Plan) -> list[str]:
     ]
     lines += [*texts.told(plan, found), *texts.crossings(plan, found)]
     lines += [f"tap {agent}.{tap}: {tuple(shape)}" for (agent, tap), shape in found.shapes.items() if tap]
+    lines += judged(found.licences.asked, found.licences.where, found.licences.own, layout.terminal_width())
     lines += [f"note: {text}" for text in found.notes]
     if default_root() is not None:
         lines += [f"note: {one.told(name)}" for name, one in unkept(plan, registry()).items()]
@@ -204,6 +212,12 @@ def _examined(
     _measured(plan, found)
     trial.rehearse(plan, found)
     lineage.trace(plan, found, modules)
+    found.given = given(modules)
+    found.licences = licences.examine(plan, found.table.licence, modules)
+    found.licences.shared = bases.shared(plan, found.given)
+    found.notes += [*found.licences.notes, *shared_base.notes(found.licences.shared)]
+    for text in found.licences.marks:
+        found.mark(text)
     served.looked_at(plan, found, kept_at(store), anew, began)  # once nothing else is wrong: it costs
     for text in notes.taught_by_validation(plan, found):
         found.mark(text)
@@ -216,7 +230,6 @@ def _examined(
     for text in leaks(public if plan.withholding else found.table, found.streams):  # and a count is made of all
         found.mark(text)
     found.notes += [*told(plan.spec), *texts.notes(plan, found)]
-    found.given = given(modules)
     found.writers = {name: f"{type(one).__module__}:{type(one).__qualname__}" for name, one in (writers or {}).items()}
     return found
 

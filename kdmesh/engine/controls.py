@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kdmesh.errors import MeshError
 from kdmesh.files import OURS, WEIGHTS
 from kdmesh.graph.edges import LABELS
+from kdmesh.graph.heard import origin
 from kdmesh.graph.looked_up import lookup
 from kdmesh.graph.private import divided, private_streams
 from kdmesh.graph.program import Repeat
@@ -20,7 +21,7 @@ from kdmesh.graph.served import is_served
 from kdmesh.graph.sources import written_before
 from kdmesh.graph.task import label_objective
 from kdmesh.graph.unrun import LEARNING, unused
-from kdmesh.hosts.modules import origin, seed_of
+from kdmesh.hosts.modules import seed_of
 from kdmesh.plugins import registry
 from kdmesh.spec import (
     DEFAULT_RULE,

@@ -34,6 +34,8 @@ from kdmesh.errors import MeshError, RunFailed
 from kdmesh.files import inside, read_json, reason, sha256, write, write_all, write_json
 from kdmesh.hosts.remote import RemoteHost
 from kdmesh.privacy.summary import line_of
+from kdmesh.provenance import bom, content
+from kdmesh.spec.data import licence_of
 from kdmesh.spec.yaml12 import dump
 from kdmesh.streams.private import told_part
 
@@ -158,6 +160,13 @@ class Folder:
             self.json(name, value)
         sums.keep(self.root, written)
 
+    def provenance(self, summary: dict[str, Any]) -> None:
+        """Write from what the models came: the bill of materials, and rows on training content; keep their sums."""
+        known = read_json(self.root / MANIFEST) or {}
+        self.json(bom.NAME, bom.bom(known, summary))
+        self.text(content.NAME, content.content(known, summary))
+        sums.keep(self.root, [bom.NAME, content.NAME])
+
     def made(self) -> tuple[dict[str, Any] | None, str]:
         """The summary of a part of a run if it stands whole; else None, and what lacks, if the part was ever made."""
         summary = read_json(self.root / SUMMARY)
@@ -231,7 +240,7 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "data": {
             "source": table.source,
-            "licence": table.licence,
+            "licence": licence_of(plan.spec.data, table.licence),
             "samples": len(table),
             **(told_part(table, checked.streams) if plan.withholding else table).fingerprint,
             **({"personal": table.personal.counts()} if table.personal is not None else {}),
@@ -249,5 +258,6 @@ def manifest(plan: Plan, checked: Checked) -> dict[str, Any]:
         "plugins": plugins(plan.spec),
         "given": checked.given,
         "writers": checked.writers,
+        "licences": checked.licences.manifest(),
         "mesh": plan.resolved().model_dump(mode="json", by_alias=True, exclude_none=True),
     }

@@ -169,6 +169,7 @@ def _train(
                 folder.agents(run, summary)
                 folder.answers(run.answers)
                 folder.summarise(summary)
+                folder.provenance(summary)
             extra = finish(run) if finish is not None else None
 
         summary = run.execute(collect, ready.goes_on)
@@ -225,6 +226,7 @@ def blueprint(
         served=checked.served,
         journals=str(root / ENDPOINTS) if root is not None else "",
         accounts=accounts or {},
+        licences=checked.origins(plan) if root is not None else {},
     )
     return config, Source(
         checked.table if sent or not checked.table.deterministic else request.table,

@@ -14,16 +14,18 @@ from safetensors.torch import save_file
 
 from kdmesh.files import CONFIG, INDEX, OURS, WEIGHTS, aside, inside, read, write, write_all, write_json
 from kdmesh.graph.disclosed import told as disclosed
+from kdmesh.graph.heard import origin
 from kdmesh.graph.private_training import noised, told
 from kdmesh.hosts.loading import loadable
 from kdmesh.hosts.looked_up import asks
 from kdmesh.hosts.metrics import scalars
-from kdmesh.hosts.modules import origin
 from kdmesh.hosts.proving import prove
 from kdmesh.hosts.references import refer
 from kdmesh.hosts.saved_rules import write_rule
 from kdmesh.privacy.summary import line_of
+from kdmesh.provenance.card import fields, section, with_fields
 from kdmesh.signals.compare import Comparison
+from kdmesh.spec.data import licence_of
 from kdmesh.streams.learned import LEARNED, brief
 from kdmesh.streams.prepared import SETTINGS
 
@@ -183,7 +185,7 @@ def _sources(host: HostState, agent: str) -> list[Path]:
 def _describe(host: HostState, agent: str, root: Path, card: dict[str, Any], own: bool, refers: bool) -> None:
     write_json(root / (OURS if own else CONFIG), _config(host, agent, own))
     said = _text_card(agent, card, host, refers) if own else _card(agent, card, host)
-    write(root / "README.md", said + _private(agent, card, host))
+    write(root / "README.md", _with_origins(agent, card, host, said) + _private(agent, card, host))
     if not host.reading.texts and agent not in host.plan.inputs and (made := host.reading.prepared(agent)) is not None:
         write_all(root, made.files())
 
@@ -232,6 +234,7 @@ def _config(host: HostState, agent: str, own: bool) -> dict[str, Any]:
         "classes": classes,
         "labels": names if spec.labels is None else [names[number] for number in spec.labels if names],
         LEARNED: brief(host.config.learned.get(agent, [])),
+        **({"licences": origins} if (origins := host.config.licences.get(agent)) else {}),
         **({"columns": columns} if columns else {}),
         **({"reads": host.table.reads} if host.table.reads else {}),
         **({"images": host.table.images} if host.table.images and agent not in host.plan.inputs else {}),
@@ -320,7 +323,7 @@ def _text_card(agent: str, card: dict[str, Any], host: HostState, refers: bool) 
         role=card.get("role", ""),
         teachers=teachers,
         data=Path(table.source).name if table.source else "",
-        data_licence=table.licence,
+        data_licence=licence_of(host.plan.spec.data, table.licence),
         metrics={split: scalars(m) for split, m in card.get("metrics", {}).items()},
         disclosed=disclosed(host.plan),
     )
@@ -352,7 +355,7 @@ def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
         f"- role: {card.get('role', '')}",
         f"- taught by: {', '.join(card.get('teachers', [])) or 'labels only'}",
         f"- data: {Path(host.table.source).name if host.table.source else 'given from Python'}; "
-        f"licence: {host.table.licence}",
+        f"licence: {licence_of(spec.data, host.table.licence)}",
         *(
             f"- {split}: " + ", ".join(f"{k} {v:.4f}" for k, v in scalars(m).items())
             for split, m in card.get("metrics", {}).items()
@@ -363,6 +366,16 @@ def _card(agent: str, card: dict[str, Any], host: HostState) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _with_origins(agent: str, card: dict[str, Any], host: HostState, said: str) -> str:
+    """A card with what is known of where it comes from; of one that learned nothing as it is."""
+    record, table = host.config.licences.get(agent, {}), host.table
+    if "judged" not in record:
+        return said
+    data = Path(table.source).name if table.source else "given from Python"
+    metrics = {split: scalars(figures) for split, figures in card.get("metrics", {}).items()}
+    return with_fields(said, fields(agent, record, host.plan.task_of(agent).name, data, metrics)) + section(record)
 
 
 def _private(agent: str, card: dict[str, Any], host: HostState) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdmesh.errors import MeshError, nearest
+from kdmesh.graph.heard import origin
 from kdmesh.graph.language_models import needed
 from kdmesh.hosts import guard
 from kdmesh.hosts.bounds import bounded
@@ -41,22 +42,6 @@ CONVERT = (
     'a safetensors file; to make one, where you trust yours: safetensors.torch.save_file(torch.load("{}", '
     'weights_only=True), "{}.safetensors")'
 )
-
-
-def origin(plan: Plan, agent: str, path: tuple[str, ...] = ()) -> str:
-    """The agent whose initial weights this one starts with: its own, that of `init_of`, or the source of its EMA."""
-    if agent in path:
-        circle = " -> ".join([*path[path.index(agent) :], agent])
-        raise MeshError(
-            f"agents start from each other's weights in a cycle: {circle}",
-            where=f"agents.{agent}.init_of",
-            instead="an agent with initial weights of its own",
-        )
-    spec = plan.spec.agents[agent]
-    other = spec.init_of or (spec.ema.of if spec.ema is not None else None)
-    if spec.seed is not None or spec.weights is not None or other is None:
-        return agent
-    return origin(plan, plan.owner[other], (*path, agent))
 
 
 def seed_of(plan: Plan, agent: str) -> int:

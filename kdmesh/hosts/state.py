@@ -93,7 +93,7 @@ class HostConfig:
     ``store_limit``: its bytes, None for any number. ``near``: all hosts have these files, so that what one has kept
     there another need not be sent. ``served``: by agent behind an endpoint, what was found there; ``journals``: the
     folder where what is sent to endpoints is noted, "" for none. ``accounts``: by party with a privacy budget, what
-    answers for it.
+    answers for it. ``licences``: by agent, what its folder says of what it learned from, and of what it began with.
     """
 
     plan: Plan
@@ -116,6 +116,7 @@ class HostConfig:
     served: dict[str, dict[str, Any]] = field(default_factory=dict)
     journals: str = ""
     accounts: Mapping[str, Account] = field(default_factory=dict)
+    licences: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class HostState:

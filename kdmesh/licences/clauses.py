@@ -30,6 +30,14 @@ DUTIES: frozenset[Kind] = frozenset({"name", "attribution", "share-alike", "pass
 """Kinds that say what whoever gives a student to others must do, instead of what it may be used for."""
 
 
+SHORT = 120  # characters of a clause where it is told in brief
+
+
+def brief(quote: str) -> str:
+    """A clause as far as fits in a line or two."""
+    return quote if len(quote) <= SHORT else f"{quote[:SHORT].rsplit(' ', 1)[0]} ..."
+
+
 @dataclass(frozen=True)
 class Clause:
     """A clause in its own words.

@@ -27,7 +27,7 @@ IN_FILES = tuple(kind for kind in KINDS if kind not in ("samplers", "commands"))
 COMMANDS = (
     "run", "resume", "compare", "sweep", "find-rate", "label", "select", "predict", "evaluate", "audit", "export",
     "report", "watch", "runs", "store", "party", "ledger", "personal", "forget", "plan", "draw", "check",
-    "schema", "topologies", "verify", "plugins",
+    "schema", "topologies", "lineage", "sign", "verify", "plugins",
 )  # fmt: skip
 """Of kdmesh's own, which no plugin takes."""
 HEAVY = ("torch", "ray", "transformers")  # what takes seconds to import, and no listing needs

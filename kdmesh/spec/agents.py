@@ -108,6 +108,12 @@ class AgentSpec(Strict):
         description="when its host is lost: restart from the last checkpoint; drop it, if it only teaches in what is "
         "left, and go on without it; or stop the run",
     )
+    licence: str | None = Field(
+        None,
+        min_length=1,
+        description="of the weights that it begins with: llama3.1, MIT OR Apache-2.0, `own` of your own; by default "
+        "what their card states",
+    )
     count: int | None = Field(None, ge=1, le=MOST, description="replicate: `party` becomes party[0], party[1] ...")
 
     @model_validator(mode="before")
@@ -132,6 +138,8 @@ class AgentSpec(Strict):
                 f"`{changed}` is of an agent with weights of its own: whoever shares or follows them has it too"
             )
         refuse_twice(self.prepare)
+        if self.licence is not None and (self.weights_of is not None or self.ema is not None):
+            raise ValueError("`licence` is of an agent with weights of its own: it stands there")
         return self
 
     @property

@@ -19,6 +19,11 @@ Share = float | int
 """A part of a set: a fraction between 0 and 1, or a number of samples."""
 
 
+def licence_of(data: DataSpec | None, stated: str) -> str:
+    """The licence of a data set: as the mesh declares it, else as the data set itself states it."""
+    return stated if data is None or data.licence is None else data.licence
+
+
 class DataSpec(Strict):
     """The data set and its splits. Sizes: a fraction (0.2) or a count (200), taken in the order test, validation,
     transfer, train; a data set with an official test split keeps it."""
@@ -46,6 +51,11 @@ class DataSpec(Strict):
 
     canaries: CanariesSpec | None = Field(
         None, description="made-up samples that are planted in train, for `kdmesh audit` to ask for"
+    )
+    licence: str | None = Field(
+        None,
+        min_length=1,
+        description="of the data set: CC-BY-SA-4.0, `own` of your own; by default what it, or its card, states",
     )
 
     @field_validator("prepare")

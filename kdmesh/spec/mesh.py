@@ -10,6 +10,7 @@ from kdmesh.spec.agents import AgentSpec
 from kdmesh.spec.base import DEFAULT_TASK, MetricRef, StrategyRef, Strict, TaskRef
 from kdmesh.spec.data import SPLITS, DataSpec, StreamSpec
 from kdmesh.spec.flows import ConsensusSpec, FlowSpec
+from kdmesh.spec.licences import LicencesSpec
 from kdmesh.spec.names import FORM, Name, unique
 from kdmesh.spec.parties import OWN, ParticipationSpec, PartySpec
 from kdmesh.spec.program import ProgramItem
@@ -80,6 +81,10 @@ class MeshSpec(Strict):
 
     keep: RetentionSpec | None = Field(
         None, description="how long the run's folder keeps what is made of samples; by default all of it"
+    )
+
+    licences: LicencesSpec | None = Field(
+        None, description="licences of what students learn from, judged for a purpose; without it nothing is judged"
     )
 
     @field_validator("agents")

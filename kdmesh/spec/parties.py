@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -58,6 +58,9 @@ class PartySpec(Strict):
         ge=1,
         description="how many these are; where all say so, a run with `participation` begins before all have come",
     )
+    licence: str | None = Field(
+        None, min_length=1, description="of its own samples, as `data.licence` is of those of `data`"
+    )
     privacy: PrivacySpec | None = Field(
         None, description="a budget: nothing made of its private samples leaves it without noise, on an account"
     )
@@ -74,6 +77,12 @@ class PartySpec(Strict):
     def _counted(self) -> PartySpec:
         if self.samples is not None and self.data is None:
             raise ValueError("`samples` counts a party's own `data`, and here are none; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _of_samples(self) -> Self:
+        if self.licence is not None and self.data is None:
+            raise ValueError("`licence` is of samples of its own, and it has none: leave it out, or write `data`")
         return self
 
 

@@ -74,7 +74,7 @@ def record(
         "source": Path(table.source).name,
         "samples": len(table),
         **table.fingerprint,
-        "splits": data.model_dump(mode="json", exclude={"dataset", "prepare"}),
+        "splits": data.model_dump(mode="json", exclude={"dataset", "prepare", "licence"}),
         "official": {name: _runs(rows) for name, rows in table.official.items()},
     }
     if taught is not None and table.deterministic:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError, nearest
 from kdmesh.files import INDEX, REFERENCE, WEIGHTS, found_at, inside, read
+from kdmesh.licences.cards import card_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -388,10 +389,5 @@ def _check_file(file: Path, where: str) -> None:
 
 def licence_of(path: str) -> str | None:
     """The licence that a local folder's model card states, if it states one."""
-    try:
-        card = read(Path(path, "README.md").expanduser(), most=MOST)
-    except (OSError, UnicodeDecodeError):
-        return None
-    front = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)
-    found = re.search(r"^licen[sc]e:\s*([\w.-]+)\s*$", front.group(1), re.MULTILINE) if front else None
-    return found.group(1) if found else None
+    card = card_of(Path(path).expanduser())
+    return card.licence or None if card is not None else None

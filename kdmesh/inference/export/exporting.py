@@ -15,6 +15,7 @@ from kdmesh.errors import MeshError
 from kdmesh.files import DRAFT, read_json, sha256, write, write_json
 from kdmesh.hosts.modules import output
 from kdmesh.inference.evaluating import evaluate
+from kdmesh.inference.export import owed
 from kdmesh.inference.export.graph import Graph, graph_of
 from kdmesh.inference.export.standing import stand_in
 from kdmesh.inference.export.tracing import quiet, refused
@@ -52,14 +53,18 @@ def export(
     inputs: Inputs | None = None,
     label: str | None = None,
     told: Callable[[int], None] = lambda done: None,
+    name: str = "",
 ) -> Exported:
     """Write an agent in a form into ``folder``, compare it with the agent, and score both on labelled samples.
 
     Nothing is left where it cannot be written, where a logit or value is further from the agent's than ``tolerance``
     (1e-4 by default, of a form that rounds any), or where the samples cannot be scored; an export that stands there
-    already then stays. MeshError says why.
+    already then stays. ``name``: by which it is given to others, by default the agent's, as licences of what it learned
+    from may ask: see :mod:`kdmesh.inference.export.owed`. MeshError says why.
     """
     form.refuse()
+    name = name or trained.config.agent
+    owed.wrong_name(origins := owed.origin(trained.root), name)
     if form.rounds and inputs is None and tolerance is None:
         what = f"{form.title} rounds, and nothing would say how good it still is"
         raise MeshError(what, where="--data", instead="--data FILE of labelled samples, or --tolerance X")
@@ -77,7 +82,8 @@ def export(
         if inputs is not None:
             scored = score(trained, stand_in(trained, graph, answers), inputs, label, told)
         _keep_beside(trained, draft)
-        record = _record(trained, graph, form, draft, {**compared, "tolerance": tolerance}, scored)
+        owed.keep(origins, name, draft)
+        record = {"name": name} | _record(trained, graph, form, draft, {**compared, "tolerance": tolerance}, scored)
         write_json(draft / RECORD, record)
     return Exported(folder, record)
 

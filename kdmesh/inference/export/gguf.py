@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdmesh.errors import MeshError
 from kdmesh.files import REFERENCE, sha256, write, write_json
-from kdmesh.inference.export import llama_server
+from kdmesh.inference.export import llama_server, owed
 from kdmesh.inference.export.exporting import RECORD, Exported, placed, refuse_folder, score
 from kdmesh.inference.export.modelfile import modelfile
 from kdmesh.inference.export.standing import StandIn
@@ -44,6 +44,7 @@ def export(
     inputs: Inputs | None = None,
     label: str | None = None,
     told: Callable[[int], None] = lambda done: None,
+    name: str = "",
 ) -> Exported:
     """Convert an agent's folder into ``folder``; ``to``: `gguf` or `ollama`. Nothing is left where that fails.
 
@@ -52,6 +53,8 @@ def export(
     refuses, and where the file, served, is further from the agent than ``tolerance`` of a log-probability.
     """
     _refuse(trained)
+    name = name or trained.config.agent
+    owed.wrong_name(origins := owed.origin(trained.root), name)
     script = _script(checkout)
     if inputs is not None and (why := llama_server.missing()):
         raise MeshError(f"{why}, which would serve the file", where="--data", instead="pip install xllamacpp")
@@ -63,7 +66,9 @@ def export(
         found, scored = _served(
             trained, draft / FILE, TOLERANCE if tolerance is None else tolerance, inputs, label, told
         )
+        owed.keep(origins, name, draft)
         record = {
+            "name": name,
             "kdmesh_export": 1,
             "format": to,
             "file": FILE,
