@@ -64,6 +64,7 @@ def test_widths_blanks_and_hyphens_of_other_scripts_hide_nothing(name: str, numb
         ("credit_card", "4111-1111-1111-1111 123", ["4111-1111-1111-1111"]),
         ("credit_card", "2 4111111111111111", ["4111111111111111"]),
         ("credit_card", "4111 1111 1111 1112 12", []),
+        ("credit_card", "7 41 11 11 11 11 11 11 11", []),
         ("iban", "BE68 5390 0754 7034 was paid", ["BE68 5390 0754 7034"]),
         ("iban", "BE68 5390 0754 7034 BE68 5390 0754 7034", ["BE68 5390 0754 7034"] * 2),
         ("iban", "BE68 5390 0754 7035 was paid", []),

@@ -32,13 +32,14 @@ class ByPattern(Recogniser):
         patterns: each tried on the whole text. A group `one`, if there is one, is what counts; the rest is around it.
         hint: characters of which a text without any holds none; "": it may.
         grouped: a match may have taken groups beside it that are not its own, as the date after a card's number:
-            where the whole is none, the longest runs of groups that are one count.
+            where the whole is none, the longest runs of groups that are one count, in which all groups but the last
+            have at least so many characters (columns of short numbers have too many runs); 0: none do.
     """
 
     kind: ClassVar[str]
     patterns: ClassVar[tuple[re.Pattern[str], ...]]
     hint: ClassVar[str] = ""
-    grouped: ClassVar[bool] = False
+    grouped: ClassVar[int] = 0
 
     def is_one(self, found: str) -> bool:
         """Whether what a pattern matched is what is sought: by a checksum, or what numbers there are."""
@@ -77,7 +78,8 @@ class ByPattern(Recogniser):
         for size in range(len(groups), 0, -1):
             for first in range(len(groups) - size + 1):
                 start, end = groups[first][0], groups[first + size - 1][1]
-                if self.is_one(text[start:end]):
+                long = all(until - at >= self.grouped for at, until in groups[first : first + size - 1])
+                if long and self.is_one(text[start:end]):
                     yield from self._among(text, groups[:first])
                     yield Entity(start, end, self.kind)
                     yield from self._among(text, groups[first + size :])

@@ -17,7 +17,7 @@ class CreditCard(ByPattern):
     """Numbers of 12 to 19 digits, in one run or in groups, whose check digit is right."""
 
     kind = "CREDIT_CARD"
-    grouped = True
+    grouped = 4
     patterns = (re.compile(r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w]|[.-]\d)"),)
 
     def is_one(self, found: str) -> bool:

@@ -14,7 +14,7 @@ class Iban(ByPattern):
     """A country, two check digits, and 11 to 30 characters of the account, in one run or in groups of four."""
 
     kind = "IBAN"
-    grouped = True
+    grouped = 4
     patterns = (
         re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}{SIGN}{{11,30}}(?!\w)"),
         re.compile(rf"(?<!\w)[A-Za-z]{{2}}\d{{2}}(?: {SIGN}{{4}}){{2,7}}(?: {SIGN}{{1,4}})?(?!\w)"),
