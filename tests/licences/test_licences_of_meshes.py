@@ -11,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import kdmesh
 from kdmesh.builtin.models.mlp import MLP
 from kdmesh.checks import bases, licence_sources, licences
+from kdmesh.cli import main
 from kdmesh.engine.check import check, examine
 from kdmesh.errors import MeshError
 from kdmesh.licences.judging import Student, judge
@@ -225,3 +226,21 @@ def test_agents_of_other_weights_share_no_base(tmp_path):
     assert bases.shared(kdmesh.Mesh(**mesh).plan(), {}) == {}
     mesh["agents"]["s"]["weights"] = mesh["agents"]["t"]["weights"]
     assert [one.teacher for one in bases.shared(kdmesh.Mesh(**mesh).plan(), {})["s"]] == ["t"]
+
+
+@pytest.mark.parametrize("policy", ["strict", "warn"])
+def test_an_export_asks_for_the_name_that_a_licence_asks_for(policy, tmp_path, capsys):
+    """Its file goes nowhere without what is owed; under `strict` not by another name."""
+    mesh = digits({"t": mlp(tmp_path / "t", "llama3.1")}, licences={"purpose": "redistribution", "policy": policy})
+    kdmesh.Mesh(**mesh).run(backend="inline", out=tmp_path / "runs")
+    (agent,) = (tmp_path / "runs").glob("*/*/agents/s")
+    asked = ["export", str(agent), "--to", "torch_export", "--quiet"]
+    code = main([*asked, "--out", str(tmp_path / "other")])
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert "its name is 's', and a licence of what it learned from asks for one that begins with 'Llama'" in shown
+    assert (code == 2 and "--name Llama-s" in shown) if policy == "strict" else code == 0
+    assert (tmp_path / "other").exists() is (policy == "warn")
+    assert main([*asked, "--out", str(tmp_path / "right"), "--name", "Llama-digits"]) == 0
+    assert "a licence of what" not in "".join(capsys.readouterr())
+    told = (tmp_path / "right" / "LICENCES.md").read_text(encoding="utf-8")
+    assert told.startswith("# Llama-digits\n") and "Built with Llama" in told and "llama3.1" in told
