@@ -713,6 +713,7 @@ attendance: [[north, south], [south]]
 agents: ["clinic[*]"]
 data: {csv: {path: clinic.csv, label: y}}
 samples: 400
+licence: CC-BY-4.0
 privacy: {epsilon: 8, delta: 1e-5}
 """,
     PrivacySpec: """\
