@@ -46,6 +46,7 @@ class StageRun(StageHome):
         self._rounds: list[Rounds] = []
         self._left: list[dict[str, Any]] = known.get("rounds", [])  # of the repetitions that were under way
         self.hosts = run.hosts(stage)
+        self._told = False  # whether hosts know of parties that are away
 
     def execute(self) -> Work[None]:
         """Run the stage."""
@@ -158,7 +159,7 @@ class StageRun(StageHome):
                 break
             if self.attended and self.run.pausing:
                 raise Paused
-        if self.attended and self._aged:
+        if self._told:
             yield from self._away({}, False)  # what is measured at the end is of all
         self.attended = []
         self.run.attendance.everyone()
@@ -173,18 +174,13 @@ class StageRun(StageHome):
             return
         self.attended = run.attendance.begin(number)
         absent = run.backend.absent
-        if absent and asked.stale == "forget":
-            yield from self._away(dict.fromkeys(absent, 1), True)
-        elif self._aged:
-            yield from self._away({party: self._missed(party) for party in absent}, False)
-
-    @property
-    def _aged(self) -> bool:
-        """Whether a rule asks for how long the parties of its sources have been away."""
-        return any(AGE in node.needs for node in self.run.plan.consensus.values())
+        aged = any(AGE in node.needs for node in run.plan.consensus.values())
+        if (absent or self._told) and (asked.stale == "forget" or aged):
+            yield from self._away({party: self._missed(party) for party in absent}, asked.stale == "forget")
 
     def _away(self, parties: dict[str, int], forget: bool) -> Work[None]:
         """Tell hosts who does not take part, and for how many rounds in a row."""
+        self._told = bool(parties)
         submit, known = self.run.backend.submit, dict(sorted(parties.items()))
         yield from wait(submit(host, RemoteHost.away, known, forget) for host in self.hosts)
 

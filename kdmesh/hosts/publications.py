@@ -81,6 +81,7 @@ class Publications:
     def __init__(self) -> None:
         self.version = 0
         self._visible: dict[Key, Publication] = {}
+        self._hidden: frozenset[str] = frozenset()
         self._recording: dict[Key, Publication] = {}
 
     def put(
@@ -106,13 +107,19 @@ class Publications:
             for key in gone:
                 del self._visible[key]
 
+    def hide(self, sources: Collection[str]) -> None:
+        """Have nothing of these be visible until others are hidden, whatever is put meanwhile."""
+        if (hidden := frozenset(sources)) != self._hidden:
+            self.version += 1
+            self._hidden = hidden
+
     def outdate(self) -> None:
         """Have what was derived be made anew."""
         self.version += 1
 
     def get(self, key: Key) -> Publication | None:
         """What is visible under a key; None before the first publication."""
-        return self._visible.get(key)
+        return None if key.source in self._hidden else self._visible.get(key)
 
     def tables(self) -> list[tuple[str, dict[Key, Publication]]]:
         """What is visible, and what is being recorded, for a checkpoint."""

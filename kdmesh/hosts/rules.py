@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from kdmesh.graph.edges import Edge
     from kdmesh.graph.nodes import ConsensusNode
+    from kdmesh.graph.plan import Plan
     from kdmesh.hosts.consensus import Consensus
     from kdmesh.hosts.loader import BatchSource
     from kdmesh.hosts.state import HostState
@@ -62,14 +63,27 @@ def ages(host: HostState, node: ConsensusNode) -> dict[str, Any]:
 
 
 def set_away(host: HostState, parties: Mapping[str, int], forget: bool) -> None:
-    """Note who does not take part, and for how many rounds in a row; ``forget`` what they have published."""
-    if forget:
-        host.publications.forget(
-            {name for name in (*host.plan.spec.agents, *host.plan.consensus) if host.plan.home_of(name) in parties}
-        )
-    elif parties != host.gone:
+    """Note who does not take part, and for how many rounds in a row; ``forget`` what they have published.
+
+    What is published once, before the first round, is not made again, and so hidden until they are back.
+    """
+    plan = host.plan
+    gone = {name for name in (*plan.spec.agents, *plan.consensus) if plan.home_of(name) in parties} if forget else set()
+    lasting = {name for name in gone if _lasts(plan, name)}
+    host.publications.forget(gone - lasting)
+    host.publications.hide(lasting)
+    if parties != host.gone:
         host.publications.outdate()
     host.gone = dict(parties)
+
+
+def _lasts(plan: Plan, name: str) -> bool:
+    """Whether what a source publishes is all made before its readers' stage begins."""
+    if name in plan.consensus:
+        return all(_lasts(plan, edge.source) for edge in plan.consensus[name].inputs)
+    return plan.stage_of(name) is None or all(
+        edge.refresh == "once" for edge in plan.edges if edge.source == name and not edge.live
+    )
 
 
 def moments(node: ConsensusNode, now: Moment | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+from functools import partial
 
 import pytest
 from test_gatekeeper import Near, Room, hosted, one_at_a_time
@@ -145,6 +146,30 @@ def test_on_ray_it_has_the_same_bits(ray_session):
     assert weights(made, session=ray_session)[0] == weights(made)[0]
 
 
+def beside(rounds, **participation):
+    """South has a frozen teacher, which answers once, before the first round."""
+    made = {**apart(**participation), "connect": [], "consensus": {"node": "mean"}}
+    made["agents"] = {**made["agents"], "t": {"model": {"mlp": {"hidden": [8]}}, "update": "frozen", "seed": 3}}
+    made["parties"] = {**PARTIES, "south": ["b", "t"]}
+    made["flows"] = [
+        {"from": "labels", "to": ["a", "b", "c"], "objective": "ce", "stream": "own", "lesson": "own"},
+        {"from": ["a", "b", "c"], "to": "node", "stream": "transfer", "refresh": "round"},
+        {"from": "t", "to": "node", "stream": "transfer", "refresh": "once"},
+        {"from": "node", "to": ["a", "b", "c"], "objective": "kl", "lesson": "digest"},
+    ]
+    lines = [{"lesson": "own", "epochs": 1}, {"publish": ["a", "b", "c"]}, {"lesson": "digest", "epochs": 1}]
+    made["program"] = [{"of": ["a", "b", "c"], "repeat": rounds, "do": lines}]
+    return made
+
+
+def test_answers_that_are_given_once_count_again_when_their_party_is_back():
+    away, always = ([*PARTIES], ["north", "east"], [*PARTIES]), [[*PARTIES]] * 3
+    found = weights(beside(3, attendance=[*away]))[0]
+    made = beside(3, attendance=[*away])
+    del made["flows"][2]
+    assert found["a"] != weights(made)[0]["a"] and found["a"] != weights(beside(3, attendance=always))[0]["a"]
+
+
 def test_a_record_is_replayed(tmp_path):
     made = apart(fraction=0.6)
     found, summary = weights(made)
@@ -155,7 +180,7 @@ def test_a_record_is_replayed(tmp_path):
     assert {name: agent["weights_sha256"] for name, agent in again["agents"].items()} == found
 
 
-@pytest.mark.parametrize("how", [apart, aged])
+@pytest.mark.parametrize("how", [apart, aged, partial(beside, 3)], ids=["forgotten", "aged", "once"])
 def test_a_run_that_stops_goes_on_to_the_same_bits(how, tmp_path):
     """What who is away had last stands in checkpoints of rounds without it, and for how long they are."""
     made = how(attendance=[[*PARTIES], ["north", "south"], ["north"]])
@@ -248,10 +273,11 @@ def test_who_declines_a_round_is_not_in_it(tmp_path):
     assert same_as_replayed(summary, fields)
 
 
-@pytest.mark.parametrize("how", [apart, aged])
+@pytest.mark.parametrize("how", [apart, aged, partial(beside, 4)], ids=["forgotten", "aged", "once"])
 def test_who_is_lost_in_a_round_was_not_in_it_and_comes_back(how, tmp_path):
     fields = how(quorum=2)
-    fields["connect"][0]["rounds"]["rounds"] = 4
+    for drawn_rounds in fields["connect"]:
+        drawn_rounds["rounds"]["rounds"] = 4
     spec, room = met(tmp_path, fields)
     south, seen = room.members["south"], []
 
