@@ -176,7 +176,9 @@ def test_rules_combine_the_candidates_that_there_are(rule, space):
     offer = registry().find("consensus", rule)
     if space not in offer.spaces:
         return
-    made = offer.make({"weighted": {"weights": [1, 2, 3]}, "threshold_vote": {"votes": 1}}.get(rule, {}))
+    made = offer.make(
+        {"weighted": {"weights": [1, 2, 3]}, "threshold_vote": {"votes": 1}, "staleness": {"exponent": 1}}.get(rule, {})
+    )
     made.space = space
     logits = torch.randn(3, 7, 5, generator=seeded(), dtype=torch.float64)
     logits[:, :, 4] = -math.inf
