@@ -163,7 +163,7 @@ class Folder:
     def provenance(self, summary: dict[str, Any]) -> None:
         """Write from what the models came: the bill of materials, and rows on training content; keep their sums."""
         known = read_json(self.root / MANIFEST) or {}
-        self.json(bom.NAME, bom.bom(known, summary))
+        self.json(bom.NAME, bom.as_before(bom.bom(known, summary), read_json(self.root / bom.NAME)))
         self.text(content.NAME, content.content(known, summary))
         sums.keep(self.root, [bom.NAME, content.NAME])
 

@@ -69,6 +69,17 @@ def bom(manifest: Mapping[str, Any], summary: Mapping[str, Any], at: datetime | 
     }
 
 
+def as_before(made: Row, before: Any) -> Row:
+    """A bill that says nothing new has the time of the one before."""
+    known = before.get("metadata") if isinstance(before, dict) else None
+    if not isinstance(known, dict) or {**before, "metadata": {**known, "timestamp": ""}} != {
+        **made,
+        "metadata": {**made["metadata"], "timestamp": ""},
+    }:
+        return made
+    return {**made, "metadata": {**made["metadata"], "timestamp": known.get("timestamp")}}
+
+
 def _ref(agent: str) -> str:
     return f"agent-{agent}"
 
