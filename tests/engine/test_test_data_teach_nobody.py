@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accounted import accounts
 
 import kdmesh
 from kdmesh.engine.check import examine
@@ -71,9 +72,9 @@ def small(spec: MeshSpec) -> MeshSpec:
     return parse(cut(text))
 
 
-def weights(spec: MeshSpec, table: Table) -> dict[str, Any]:
-    """Of every agent: its weights, and how it does on validation."""
-    summary, _, _ = run_once(Request(spec, "inline", table=table))
+def weights(spec: MeshSpec, table: Table, privacy: Path | None = None) -> dict[str, Any]:
+    """Of every agent: its weights, and how it does on validation. ``privacy``: the folder of its parties' accounts."""
+    summary, _, _ = run_once(Request(spec, "inline", table=table, privacy=privacy))
     return {
         name: (agent["weights_sha256"], agent["metrics"].get("validation"), agent["metrics"].get("test"))
         for name, agent in summary["agents"].items()
@@ -85,10 +86,10 @@ RUN = sorted({path.stem for path in TOPOLOGIES.glob("*.yaml")} - {"api-classifie
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_other_test_samples_change_no_weight_of_any_topology(name: str) -> None:
+def test_other_test_samples_change_no_weight_of_any_topology(name: str, tmp_path: Path) -> None:
     spec = small(read_mesh(TOPOLOGIES / f"{name}.yaml", SMALL))
-    table = digits(name)
-    before, after = weights(spec, table), weights(spec, other(table, "test"))
+    table, keys = digits(name), accounts(spec, tmp_path / "accounts")
+    before, after = weights(spec, table, keys), weights(spec, other(table, "test"), keys)
     assert [one[:2] for one in before.values()] == [one[:2] for one in after.values()]
     measured = [agent for agent in before if before[agent][2]]  # all but agents that only write
     assert measured and all(before[agent][2] != after[agent][2] for agent in measured)

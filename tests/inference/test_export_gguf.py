@@ -136,7 +136,11 @@ def test_the_converter_is_run_on_the_agent_s_folder(
     assert json.loads((out / "model.gguf").read_text(encoding="utf-8")) == ["GGUF", "q8_0"]
     record = json.loads((out / "export.json").read_text(encoding="utf-8"))
     assert record["compared"] == {"served": False, "why": "no_such_library is not installed"}
-    assert "not served, and so not compared" in said and set(record["files"]) == {"model.gguf", "Modelfile"}
+    assert "not served, and so not compared" in said and set(record["files"]) == {
+        "model.gguf",
+        "Modelfile",
+        "LICENCES.md",
+    }
     assert max(map(len, said.splitlines()[1:-1])) <= 80
     lines = (out / "Modelfile").read_text(encoding="utf-8").splitlines()
     assert lines[:2] == ["FROM ./model.gguf", 'TEMPLATE """{{ .Prompt }}"""']
