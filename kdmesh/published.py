@@ -24,6 +24,8 @@ OFFERED = {
     ("objectives", "sp"): "kdmesh-relational",
     ("objectives", "standardised_kl"): "kdmesh-logit",
     ("objectives", "taught_kl"): "kdmesh-gated",
+    ("recognisers", "presidio"): "kdmesh-presidio",
+    ("recognisers", "presidio_patterns"): "kdmesh-presidio",
     ("samplers", "optuna"): "kdmesh-optuna",
     ("strategies", "okddip"): "kdmesh-gated",
     ("strategies", "one"): "kdmesh-gated",
