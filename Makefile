@@ -42,7 +42,7 @@ demo: $(RUN_READY)
 	$(BIN)/kdmesh run council --backend ray
 
 test: $(DEV_READY)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 packages: $(DEV_READY)
 	ls -d plugins/*/ | xargs -P 2 -n 1 $(BIN)/python -m pytest --quiet
