@@ -10,7 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from kdmesh.contracts.run_files import LOCK, PROGRESS
+from kdmesh.contracts.run_files import LOCK, PROGRESS, SIGNATURE
 from kdmesh.errors import MeshError
 from kdmesh.files import found_at, reason, sha256
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SIGNATURE = "signature.json"
 LEFT_OUT = (SIGNATURE, LOCK, PROGRESS, "report.html")
 """What no signature covers, by its place in the folder."""
 

@@ -5,8 +5,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from kdmesh.cli import main
+from kdmesh.contracts.run_files import SIGNATURE
 from kdmesh.errors import MeshError
-from kdmesh.provenance.signing import SIGNATURE, faults, sign
+from kdmesh.provenance.signing import faults, sign
 
 
 def keys(folder, name="mine"):
